@@ -1,0 +1,3 @@
+module github.com/lowflame/lowflame
+
+go 1.26
