@@ -8,3 +8,5 @@ require (
 	github.com/cilium/ebpf v0.22.0
 	golang.org/x/sys v0.49.0
 )
+
+require golang.org/x/sync v0.24.0 // indirect
