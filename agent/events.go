@@ -14,10 +14,13 @@ import (
 // queueRaw hands a raw sample to the event loop. It blocks when the loop is
 // behind: the kernel's ring holds the rest, and what does not fit there is
 // counted with its stop instead.
-func (s *Session) queueRaw(r *unwinder.RawSample) {
+func (s *Session) queueRaw(ctx context.Context, r *unwinder.RawSample) {
 	s.rawTaken.Add(1)
-	s.raw <- r
-	s.sideband.Wake()
+	select {
+	case s.raw <- r:
+		s.sideband.Wake()
+	case <-ctx.Done():
+	}
 }
 
 // runEvents keeps the process table and the BPF program current, and walks raw
@@ -63,8 +66,11 @@ func (s *Session) apply(events []process.Event) error {
 // change passes one change of the process table on to the BPF program.
 func (s *Session) change(c process.Change) error {
 	proc := c.Process
-	if len(s.cfg.PIDs) > 0 && !s.wanted(c) {
-		return nil
+	if len(s.cfg.PIDs) > 0 {
+		if !s.wanted(c) {
+			return nil
+		}
+		s.load(proc)
 	}
 	switch {
 	case c.What&process.Ended != 0:

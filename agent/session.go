@@ -162,7 +162,9 @@ func (s *Session) Run(ctx context.Context, started func(), use func(Window)) err
 	defer stop()
 	group, loops := errgroup.WithContext(loops)
 	group.Go(func() error { return s.unwinder.RunTraces(loops) })
-	group.Go(func() error { return s.unwinder.RunRaw(loops, s.queueRaw) })
+	group.Go(func() error {
+		return s.unwinder.RunRaw(loops, func(r *unwinder.RawSample) { s.queueRaw(loops, r) })
+	})
 	group.Go(func() error { return s.runEvents(loops) })
 	group.Go(func() error {
 		defer stop()
