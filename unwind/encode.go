@@ -10,6 +10,10 @@ const (
 	maxRun = 8 // rows in one run
 	runGap = 4 // most bytes between two rows of a run
 
+	// padding is the size of a stretch without rules from which code may be in
+	// it. Functions are aligned to 16 bytes, and what is between them never
+	// runs; rows for it would make tables a fifth larger.
+	padding = 16
 	// fillGap is the distance at which a filler row repeats the rule in force.
 	fillGap = 0xff00
 	// splitGap is the size of a stretch without rules from which a new piece
@@ -65,9 +69,14 @@ func (e *encoder) commit(s span, next uint64) {
 	if s.rule == e.last || e.err != nil {
 		return
 	}
-	if s.rule.Kind() == KindNone && next-s.pc >= splitGap {
-		e.end(s.pc)
-		return
+	if s.rule.Kind() == KindNone {
+		if next-s.pc < padding && e.runLen > 0 {
+			return
+		}
+		if next-s.pc >= splitGap {
+			e.end(s.pc)
+			return
+		}
 	}
 	e.last = s.rule
 	if n := e.runLen; n > 0 && n < maxRun && s.pc-e.run[n-1].pc <= runGap {
