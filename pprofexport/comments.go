@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/google/pprof/profile"
@@ -13,51 +14,50 @@ import (
 	"github.com/lowflame/lowflame/stack"
 )
 
-// comments returns the comments of a profile, "key: value" each:
+// comments returns the comments of a profile, "key: value" each. They are few
+// because go tool pprof prints them all above every report:
 //
-//	quality      the quality line
-//	lowflame     version
-//	kernel, arch of the host
-//	command      command line
-//	fired, filtered, samples, lost, unaccounted    counts, see Quality
-//	frames, frames_named                           counts, see Quality
-//	stop.NAME    samples whose walk ended for that reason, if any
-//	drop.REASON  samples dropped for that reason, also when 0
-//	cpu_ns, memory_bytes                           cost
+//	quality: the quality line
+//	lowflame: version
+//	host: release of the kernel and architecture
+//	command: command line
+//	fires: fired=12 filtered=2 samples=7 dropped=3 unaccounted=0
+//	stops: END=6 TOO_DEEP=1
+//	drops: NEW_STACK=0 RING_FULL=3
+//	frames: all=13 named=7
+//	cost: cpu_ns=30000000 memory_bytes=41943040
+//
+// stops has the reasons that occurred, drops all that were counted. fired is
+// missing, and unaccounted 0, when Quality.Fired is 0.
 func comments(i *Info, q *Quality) []string {
 	var c []string
-	add := func(key string, value any) {
-		c = append(c, Clean(fmt.Sprintf("%s: %v", key, value)))
-	}
-	text := func(key, value string) {
-		if value != "" {
-			add(key, value)
+	add := func(key string, values ...string) {
+		if v := strings.TrimSpace(strings.Join(values, " ")); v != "" {
+			c = append(c, Clean(key+": "+v))
 		}
 	}
-	add("quality", q)
-	text("lowflame", i.Version)
-	text("kernel", i.Kernel)
-	text("arch", i.Arch)
-	text("command", strings.Join(i.Command, " "))
+	add("quality", q.String())
+	add("lowflame", i.Version)
+	add("host", i.Kernel, i.Arch)
+	add("command", i.Command...)
+	var fired, stops, drops []string
 	if q.Fired > 0 {
-		add("fired", q.Fired)
+		fired = append(fired, fmt.Sprintf("fired=%d", q.Fired))
 	}
-	add("filtered", q.Filtered)
-	add("samples", q.Samples())
-	add("lost", q.Lost())
-	add("unaccounted", q.Unaccounted())
-	add("frames", q.Frames)
-	add("frames_named", q.Named)
+	add("fires", append(fired, fmt.Sprintf("filtered=%d samples=%d dropped=%d unaccounted=%d",
+		q.Filtered, q.Samples(), q.Dropped(), q.Unaccounted()))...)
 	for s, n := range q.Stops {
 		if n > 0 {
-			add("stop."+stack.Stop(s).String(), n)
+			stops = append(stops, fmt.Sprintf("%s=%d", stack.Stop(s), n))
 		}
 	}
+	add("stops", stops...)
 	for _, reason := range slices.Sorted(maps.Keys(q.Drops)) {
-		add("drop."+labelKey(reason), q.Drops[reason])
+		drops = append(drops, fmt.Sprintf("%s=%d", labelKey(reason), q.Drops[reason]))
 	}
-	add("cpu_ns", q.CPU.Nanoseconds())
-	add("memory_bytes", q.MemoryBytes)
+	add("drops", drops...)
+	add("frames", fmt.Sprintf("all=%d named=%d", q.Frames, q.Named))
+	add("cost", fmt.Sprintf("cpu_ns=%d memory_bytes=%d", q.CPU.Nanoseconds(), q.MemoryBytes))
 	return c
 }
 
@@ -69,4 +69,17 @@ func Comment(p *profile.Profile, key string) string {
 		}
 	}
 	return ""
+}
+
+// Counts returns the numbers of the comment "key: name=number …" in p: fires,
+// stops, drops, frames or cost. Words that are not of that form are skipped.
+func Counts(p *profile.Profile, key string) map[string]int64 {
+	counts := make(map[string]int64)
+	for _, word := range strings.Fields(Comment(p, key)) {
+		name, number, _ := strings.Cut(word, "=")
+		if n, err := strconv.ParseInt(number, 10, 64); err == nil {
+			counts[name] = n
+		}
+	}
+	return counts
 }

@@ -4,8 +4,6 @@ package pprofexport
 
 import (
 	"math"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -63,13 +61,15 @@ func TestComments(t *testing.T) {
 	})
 	want := map[string]string{
 		"quality":  "1.0 s · 7 samples · 85.7 % complete stacks · 3 lost · 53.8 % symbolized · lowflame used 0.1 % of one CPU, 1 MiB",
-		"lowflame": "v0-test", "kernel": "6.18.0", "arch": "amd64",
-		"command": "lowflame record a\ufffdquality: forged",
-		"fired":   "12", "filtered": "2", "samples": "7", "lost": "3", "unaccounted": "0",
-		"frames": "13", "frames_named": "7",
-		"stop.END": "6", "stop.TOO_DEEP": "1", "stop.NO_RULE": "",
-		"drop.RING_FULL": "3", "drop.NEW_STACK": "0",
-		"cpu_ns": "5", "memory_bytes": "9",
+		"lowflame": "v0-test",
+		"host":     "6.18.0 amd64",
+		"command":  "lowflame record a\ufffdquality: forged",
+		"fires":    "fired=12 filtered=2 samples=7 dropped=3 unaccounted=0",
+		"stops":    "END=6 TOO_DEEP=1",
+		"drops":    "NEW_STACK=0 RING_FULL=3",
+		"frames":   "all=13 named=7",
+		"cost":     "cpu_ns=5 memory_bytes=9",
+		"none":     "",
 	}
 	for key, value := range want {
 		if got := Comment(p, key); got != value {
@@ -83,20 +83,14 @@ func TestComments(t *testing.T) {
 // comments alone, as anyone can who has only the file.
 func checkBalance(t testing.TB, p *profile.Profile) {
 	t.Helper()
-	number := func(value string) int64 {
-		n, err := strconv.ParseInt(value, 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	sum := number(Comment(p, "filtered"))
-	for _, c := range p.Comments {
-		if key, value, _ := strings.Cut(c, ": "); strings.HasPrefix(key, "drop.") || strings.HasPrefix(key, "stop.") {
-			sum += number(value)
+	fires := Counts(p, "fires")
+	sum := fires["filtered"]
+	for _, key := range []string{"stops", "drops"} {
+		for _, n := range Counts(p, key) {
+			sum += n
 		}
 	}
-	if fired := number(Comment(p, "fired")); fired != sum {
-		t.Errorf("%d fired, %d accounted for", fired, sum)
+	if fires["fired"] == 0 || fires["fired"] != sum {
+		t.Errorf("%d fired, %d accounted for", fires["fired"], sum)
 	}
 }
