@@ -1,5 +1,9 @@
 module github.com/lowflame/lowflame
 
-go 1.26
+go 1.26.0
 
-require github.com/google/go-cmp v0.7.0
+require (
+	github.com/alecthomas/kong v1.17.0
+	github.com/google/go-cmp v0.7.0
+	golang.org/x/sys v0.49.0
+)
