@@ -20,7 +20,8 @@ GENERATE_PACKAGES := clang-19 llvm-19
 LINT_PACKAGES := clang-format-19
 # What the tests compile their workloads with, compare against, and open pages in.
 TEST_PACKAGES := $(GENERATE_PACKAGES) gcc g++ libc6-dev binutils rustc musl-tools \
-	gcc-aarch64-linux-gnu libc6-dev-arm64-cross elfutils file zstd xz-utils chromium
+	gcc-aarch64-linux-gnu libc6-dev-arm64-cross elfutils file zstd xz-utils chromium \
+	nodejs openjdk-17-jdk-headless
 
 # Packages tested at a time. On more than two CPUs, raise it: make test JOBS=4.
 JOBS ?= 2
@@ -60,7 +61,7 @@ bench: ## Run the Go benchmarks (BENCH=regexp PKG=packages)
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME each (default 30s)
-	@grep -rHoE '^func Fuzz\w+' --include='*_test.go' . | sed 's/:func /\t/' | sort | \
+	@{ grep -rHoE '^func Fuzz\w+' --include='*_test.go' . || true; } | sed 's/:func /\t/' | sort | \
 	while IFS=$$'\t' read -r file target; do \
 		echo "== $$target ($$(dirname "$$file"))"; \
 		$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null; \
