@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package jit
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// errRefused is wrapped by errors about a file that is there but not fit.
+var errRefused = errors.New("perf map refused")
+
+// identity is what /proc/PID/status tells.
+type identity struct {
+	nspid uint32
+	uids  []uint32 // real, effective, saved, file system
+}
+
+// readIdentity reads the Uid and NSpid lines (proc_pid_status(5)).
+func readIdentity(proc string, pid uint32) (identity, error) {
+	f, err := os.Open(filepath.Join(proc, strconv.FormatUint(uint64(pid), 10), "status"))
+	if err != nil {
+		return identity{}, err
+	}
+	defer f.Close()
+	id := identity{nspid: pid}
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		key, val, _ := strings.Cut(sc.Text(), ":")
+		switch key {
+		case "Uid":
+			for _, s := range strings.Fields(val) {
+				if u, err := strconv.ParseUint(s, 10, 32); err == nil {
+					id.uids = append(id.uids, uint32(u))
+				}
+			}
+		case "NSpid":
+			if f := strings.Fields(val); len(f) > 0 {
+				if n, err := strconv.ParseUint(f[len(f)-1], 10, 32); err == nil {
+					id.nspid = uint32(n)
+				}
+			}
+		}
+	}
+	return id, nil
+}
+
+// open opens the perf map of p inside the root of the process, or, once the
+// process has gone and if it lived in our mount namespace, in our own root:
+// some runtimes write the map when they exit.
+func (m *Maps) open(p Process, pm *perfMap) (*os.File, unix.Stat_t, error) {
+	pid := strconv.FormatUint(uint64(p.PID), 10)
+	root := filepath.Join(m.c.Proc, pid, "root")
+	if id, err := readIdentity(m.c.Proc, p.PID); err == nil {
+		pm.id = id
+		pm.ours = m.sharesRoot(pid)
+	} else if pm.ours {
+		root = "/"
+	} else {
+		return nil, unix.Stat_t{}, err
+	}
+	nspid := p.NSPID
+	if nspid == 0 {
+		nspid = pm.id.nspid
+	}
+	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, unix.Stat_t{}, fmt.Errorf("open %s: %w", root, err)
+	}
+	defer unix.Close(dir)
+	return openRegular(dir, fmt.Sprintf("tmp/perf-%d.map", nspid), pm.id.uids)
+}
+
+// sharesRoot reports whether the process sees the files we see.
+func (m *Maps) sharesRoot(pid string) bool {
+	same := func(name string) bool {
+		a, err := os.Readlink(filepath.Join(m.c.Proc, pid, name))
+		if err != nil {
+			return false
+		}
+		b, err := os.Readlink(filepath.Join(m.c.Proc, "self", name))
+		return err == nil && a == b
+	}
+	return same("ns/mnt") && same("root")
+}
+
+// openRegular opens path below dir, which it takes for the root directory, if
+// it is a regular file that root or one of uids owns. It first opens the path
+// without opening the file behind it, since opening a device or a FIFO has
+// effects.
+func openRegular(dir int, path string, uids []uint32) (*os.File, unix.Stat_t, error) {
+	var st unix.Stat_t
+	fd, err := unix.Openat2(dir, path, &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return nil, st, fmt.Errorf("open %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, st, fmt.Errorf("stat %s: %w", path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, st, fmt.Errorf("open %s: not a regular file: %w", path, errRefused)
+	}
+	if st.Uid != 0 && !slices.Contains(uids, st.Uid) {
+		return nil, st, fmt.Errorf("open %s: owned by user %d: %w", path, st.Uid, errRefused)
+	}
+	self := "/proc/self/fd/" + strconv.Itoa(fd)
+	rfd, err := unix.Open(self, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, st, fmt.Errorf("open %s: %w", path, err)
+	}
+	return os.NewFile(uintptr(rfd), path), st, nil
+}
