@@ -3,14 +3,14 @@
 // Calls between Go and C, which change stacks: C runs on the thread's own stack,
 // Go on the goroutine's. With "callback" as second argument C calls Go back.
 //
-// Truth of the plain run: runtime.goexit → main.worker → main.unit → … →
+// Truth of the plain run: runtime.goexit → main.main.func1 → main.worker → main.unit → … →
 // runtime.cgocall → runtime.asmcgocall → … → c_outer → c_inner → c_hot, about
 // 70 % of the CPU; the rest in main.cold. With callback the hot function is
 // main.hot: … → runtime.asmcgocall → … → c_calls_go → goBack → crosscall2 →
 // runtime.cgocallback → … → main.goBack → main.hot.
 package main
 
-// #cgo CFLAGS: -O2 -fomit-frame-pointer -fno-optimize-sibling-calls
+// #cgo CFLAGS: -O2 -fomit-frame-pointer
 // #include "work.h"
 import "C"
 
@@ -120,6 +120,7 @@ func next(x *uint64) uint64 {
 	return *x
 }
 
+//go:noinline
 func worker(id int, deadline time.Time, call func(n, x uint64) uint64, done *sync.WaitGroup) {
 	rng := 88172645463325252 * uint64(2*id+1)
 	for time.Now().Before(deadline) {
@@ -135,12 +136,12 @@ func main() {
 		seconds, _ = strconv.ParseFloat(os.Args[1], 64)
 	}
 	call, hotTruth := callC, truth{Function: "c_hot", Chain: []string{
-		"runtime.goexit", "main.worker", "main.unit", "main.callC", "...", "runtime.cgocall", "runtime.asmcgocall", "...",
+		"runtime.goexit", "main.main.func1", "main.worker", "main.unit", "main.callC", "...", "runtime.cgocall", "runtime.asmcgocall", "...",
 		"c_outer", "c_inner", "c_hot",
 	}}
 	if len(os.Args) > 2 && os.Args[2] == "callback" {
 		call, hotTruth = callBack, truth{Function: "main.hot", Chain: []string{
-			"runtime.goexit", "main.worker", "main.unit", "main.callBack", "...", "runtime.cgocall", "runtime.asmcgocall", "...",
+			"runtime.goexit", "main.main.func1", "main.worker", "main.unit", "main.callBack", "...", "runtime.cgocall", "runtime.asmcgocall", "...",
 			"c_calls_go", "goBack", "crosscall2", "runtime.cgocallback", "...", "main.goBack", "main.hot",
 		}}
 	}
@@ -148,7 +149,7 @@ func main() {
 	var done sync.WaitGroup
 	done.Add(workers)
 	for id := range workers {
-		go worker(id, deadline, call, &done)
+		go func() { worker(id, deadline, call, &done) }()
 	}
 	done.Wait()
 	write(hotTruth)
@@ -159,7 +160,7 @@ func write(hotTruth truth) {
 	hotTruth.Share = float64(spent[0].Load()) / float64(total)
 	r := report{PID: os.Getpid(), CPUNS: total, Truth: []truth{hotTruth, {
 		Function: "main.cold", Share: float64(spent[1].Load()) / float64(total),
-		Chain: []string{"runtime.goexit", "main.worker", "main.unit", "main.cold"},
+		Chain: []string{"runtime.goexit", "main.main.func1", "main.worker", "main.unit", "main.cold"},
 	}}}
 	if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
 		panic(err)

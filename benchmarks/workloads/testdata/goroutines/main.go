@@ -3,7 +3,7 @@
 // A thousand goroutines that take turns on all CPUs. Built plain, stripped
 // (-ldflags='-s -w') and position independent (-buildmode=pie).
 //
-// Truth: runtime.goexit → main.worker → main.descend × 20 → main.unit →
+// Truth: runtime.goexit → main.main.func1 → main.worker → main.descend × 20 → main.unit →
 // main.hot, about 70 % of the CPU, or main.cold. main.mix is inlined into both,
 // so the two are counted as whatever is at or below them.
 package main
@@ -117,6 +117,7 @@ func descend(n int, rng *uint64) uint64 {
 	return descend(n-1, rng) + uint64(n)
 }
 
+//go:noinline
 func worker(id int, deadline time.Time, done *sync.WaitGroup) {
 	rng := 88172645463325252 * uint64(2*id+1)
 	for time.Now().Before(deadline) {
@@ -135,7 +136,7 @@ func main() {
 	var done sync.WaitGroup
 	done.Add(goroutines)
 	for id := range goroutines {
-		go worker(id, deadline, &done)
+		go func() { worker(id, deadline, &done) }()
 	}
 	done.Wait()
 	write()
@@ -145,7 +146,7 @@ func write() {
 	total := cpuNS(clockProcess)
 	r := report{PID: os.Getpid(), CPUNS: total}
 	for i, f := range []string{"main.hot", "main.cold"} {
-		stack := []string{"runtime.goexit", "main.worker", fmt.Sprintf("main.descend*%d", depth), "main.unit", f}
+		stack := []string{"runtime.goexit", "main.main.func1", "main.worker", fmt.Sprintf("main.descend*%d", depth), "main.unit", f}
 		r.Truth = append(r.Truth, truth{
 			Function: f, Under: true, Share: float64(spent[i].Load()) / float64(total),
 			Chain: append(stack, "..."),
