@@ -82,6 +82,11 @@ lint: packages-lint ## golangci-lint, gofmt, clang-format, architecture ifdefs, 
 		echo "what depends on the architecture belongs in bpf/unwinder/arch*.h"; exit 1; fi
 	$(GO) mod tidy -diff
 
+.PHONY: fmt
+fmt: packages-lint ## Put Go and C in the form that lint asks for
+	gofmt -s -w $$(find . -name '*.go' -not -path './.git/*')
+	find bpf -name '*.[ch]' -print0 | xargs -0r $(CLANG_FORMAT) -i
+
 # Installs what is missing of $(1) from Debian; says how where it may not.
 define ensure
 	@if ! command -v dpkg-query >/dev/null; then \

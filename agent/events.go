@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/lowflame/lowflame/bpf/unwinder"
@@ -33,7 +34,7 @@ func (s *Session) runEvents(ctx context.Context) error {
 			timeout = time.Millisecond
 		}
 		now := monotonic()
-		events, _, err := s.sideband.Read(ctx, timeout)
+		events, lost, err := s.sideband.Read(ctx, timeout)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -43,9 +44,25 @@ func (s *Session) runEvents(ctx context.Context) error {
 		if err := s.apply(events); err != nil {
 			return err
 		}
+		if lost > 0 {
+			if err := s.rescan(ctx); err != nil {
+				return err
+			}
+		}
 		s.applied.Store(now)
 		late = s.walkQueued(late, now)
 	}
+}
+
+// rescan reads from /proc what lost events would have told.
+func (s *Session) rescan(ctx context.Context) error {
+	var failed error
+	err := s.table.Scan(ctx, func(c process.Change) {
+		if err := s.change(c); err != nil && failed == nil {
+			failed = err
+		}
+	})
+	return errors.Join(err, failed)
 }
 
 func (s *Session) apply(events []process.Event) error {

@@ -97,7 +97,7 @@ func (f *files) load(p *process.Process, m *process.Mapping) *file {
 	if f.open >= f.limit {
 		return fail(errTooManyFiles)
 	}
-	handle, err := f.table.Open(p, m)
+	handle, verified, err := f.table.Open(p, m)
 	if err != nil {
 		return fail(err)
 	}
@@ -107,7 +107,7 @@ func (f *files) load(p *process.Process, m *process.Mapping) *file {
 		return fail(err)
 	}
 	object, err := objfile.Open(handle, info.Size())
-	if err == nil && m.File.BuildID != "" && object.BuildID.String() != fmt.Sprintf("%x", m.File.BuildID) {
+	if err == nil && !verified && m.File.BuildID != "" && object.BuildID.String() != fmt.Sprintf("%x", m.File.BuildID) {
 		err = fmt.Errorf("%s was replaced: build ID %s, mapped is %x", m.Path, object.BuildID, m.File.BuildID)
 	}
 	if err != nil {

@@ -15,7 +15,6 @@ import (
 
 	"github.com/lowflame/lowflame/bpf/unwinder"
 	"github.com/lowflame/lowflame/pprofexport"
-	"github.com/lowflame/lowflame/stack"
 )
 
 // Recording is one profile being taken.
@@ -118,5 +117,3 @@ func CheckPID(pid uint32) error {
 	}
 	return nil
 }
-
-var _ = stack.StopNone

@@ -39,6 +39,9 @@ func newResolver(f *files, t *process.Table, s *symbolize.Symbolizer) *resolver 
 // resolve names the frames and labels of a sample.
 func (r *resolver) resolve(s *stack.Sample) pprofexport.Sample {
 	proc := r.table.At(s.PID, s.Time)
+	if inExec(s, proc) {
+		s.User, s.Stop = nil, stack.StopExec
+	}
 	out := pprofexport.Sample{
 		Frames: make([]*pprofexport.Frame, 0, len(s.Kernel)+len(s.User)),
 		Labels: labels(s, proc),
@@ -52,6 +55,13 @@ func (r *resolver) resolve(s *stack.Sample) pprofexport.Sample {
 		out.Frames = append(out.Frames, r.userFrame(proc, s.Lookup(i), s.Time))
 	}
 	return out
+}
+
+// inExec reports whether a sample was taken in execve between the end of the
+// old image and the start of the new: the registers are still the old one's. No
+// other code can be in a system call and in no mapping.
+func inExec(s *stack.Sample, proc *process.Process) bool {
+	return proc != nil && len(s.Kernel) > 0 && len(s.User) == 1 && s.Stop == stack.StopNoMapping && proc.Find(s.User[0]) == nil
 }
 
 func labels(s *stack.Sample, proc *process.Process) pprofexport.Labels {

@@ -113,7 +113,7 @@ func (s *Session) open(ctx context.Context) error {
 	if vdso, err := symbolize.VDSO(); err == nil { // a kernel may run without
 		s.files.addVDSO(vdso)
 	}
-	if err := s.table.Scan(ctx); err != nil {
+	if err := s.table.Scan(ctx, nil); err != nil {
 		return fmt.Errorf("list processes: %w", err)
 	}
 	return s.publishAll()

@@ -23,10 +23,10 @@ var (
 
 // Open opens the file behind mapping m of p for reading. The caller closes it.
 //
-// verified says that it is the mapped file beyond doubt: it was reached through
-// the mapping itself, or device and inode agree. If it is false the caller must
-// compare the build ID where the mapping has one; otherwise the inode agrees
-// and the device does not, as happens on btrfs and overlayfs.
+// verified says that it is the mapped file beyond doubt: device and inode agree,
+// or it was reached through the mapping itself and the inode agrees. If it is
+// false the caller must compare the build ID where m.File has one; where it has
+// none, the inode agrees and the device does not, as on btrfs and overlayfs.
 //
 // The file is looked for in /proc/PID/map_files, which works for deleted files
 // and in every mount namespace and needs CAP_CHECKPOINT_RESTORE; then by path
@@ -41,7 +41,7 @@ func (t *Table) Open(p *Process, m *Mapping) (f *os.File, verified bool, err err
 	o := opener{root: t.root, m: m, best: -1}
 	if pid := t.reachable(p); pid != 0 {
 		if fd, ok := o.mapFile(pid); ok {
-			return o.file(fd), true, nil
+			return o.file(fd), m.File.Ino != 0, nil
 		}
 		o.below(pid)
 	} else if q := t.Live(p.PPID); q != nil {

@@ -35,7 +35,7 @@ func (s *stepper) signal() (Frame, stack.Stop) {
 		}
 		next.FP, next.LR = next.General[arm64FP], next.General[arm64LR]
 		next.SP, next.PC = next.General[arm64SP], next.General[arm64SP+1]
-		return s.check(next, 0)
+		return next, stack.StopNone
 	}
 	for i, n := range sigOrderX86() {
 		if !s.read(s.f.SP+sigRegsX86+8*uint64(i), &next.General[n]) {
@@ -43,5 +43,5 @@ func (s *stepper) signal() (Frame, stack.Stop) {
 		}
 	}
 	next.FP, next.SP, next.PC = next.General[x86RBP], next.General[x86RSP], next.General[x86RIP]
-	return s.check(next, 0)
+	return next, stack.StopNone
 }

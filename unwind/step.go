@@ -51,6 +51,8 @@ type stepper struct {
 	mem   Memory
 	f     *Frame
 	piece *Piece // for its wide rules
+	// jumped: the caller may be on another stack.
+	jumped bool
 }
 
 // apply finds the caller of s.f by rule.
@@ -92,10 +94,12 @@ func (s *stepper) atCFA(base, cfa uint64, fp uint8) (Frame, stack.Stop) {
 	next := s.caller(cfa)
 	ra, fpAt := cfa-8, cfa-8*uint64(fp+1)
 	if s.arch == ARM64 {
-		if fp == FPSame {
+		switch fp {
+		case FPSame:
 			return s.inLR(next)
-		}
-		if fp == FPRecordAtBase {
+		case FPUnknown:
+			return next, stack.StopUnsupportedRule
+		case FPRecordAtBase:
 			fpAt = base
 		}
 		ra = fpAt + 8
@@ -132,7 +136,7 @@ func (s *stepper) inLR(next Frame) (Frame, stack.Stop) {
 		return next, stack.StopLRMidStack
 	}
 	next.PC = s.f.LR
-	return s.check(next, s.f.SP)
+	return s.check(next)
 }
 
 // finish completes a caller whose address is at ra.
@@ -140,18 +144,23 @@ func (s *stepper) finish(next Frame, ra uint64) (Frame, stack.Stop) {
 	if !s.read(ra, &next.PC) {
 		return next, stack.StopReadStack
 	}
-	return s.check(next, s.f.SP+1)
+	return s.check(next)
 }
 
-// check ends a step: the caller's stack pointer must be at least low.
-func (s *stepper) check(next Frame, low uint64) (Frame, stack.Stop) {
+// check ends a step. The stack pointer must have risen; only on arm64, where a
+// call pushes nothing, the top frame may share it with its caller.
+func (s *stepper) check(next Frame) (Frame, stack.Stop) {
+	low := s.f.SP + 1
 	if s.arch == ARM64 {
 		next.PC &= pacMask
+		if s.f.Exact {
+			low--
+		}
 	}
 	switch {
 	case next.PC == 0:
 		return next, stack.StopEnd
-	case next.SP < low:
+	case next.SP < low && !s.jumped:
 		return next, stack.StopSPNotRising
 	}
 	return next, stack.StopNone
@@ -173,10 +182,7 @@ func (s *stepper) golang(rule Rule) (Frame, stack.Stop) {
 // fpWalk applies a KindFPWalk rule.
 func (s *stepper) fpWalk() (Frame, stack.Stop) {
 	fp := s.f.FP
-	if s.f.FPLost {
-		return Frame{}, stack.StopUnsupportedRule
-	}
-	if fp&7 != 0 || fp < s.f.SP || fp-s.f.SP >= FPWalkMax {
+	if s.f.FPLost || fp&7 != 0 || fp < s.f.SP || fp-s.f.SP >= FPWalkMax {
 		return Frame{}, stack.StopFPImplausible
 	}
 	next := s.caller(fp + 16)
@@ -189,17 +195,15 @@ func (s *stepper) fpWalk() (Frame, stack.Stop) {
 // fpJump applies a KindFPJump rule.
 func (s *stepper) fpJump(rule Rule) (Frame, stack.Stop) {
 	fp := s.f.FP
-	if s.f.FPLost {
-		return Frame{}, stack.StopUnsupportedRule
-	}
-	if fp&7 != 0 || fp == 0 {
+	if s.f.FPLost || fp&7 != 0 || fp == 0 {
 		return Frame{}, stack.StopFPImplausible
 	}
 	next := s.caller(fp + 16 + 8*uint64(rule.Off()))
 	if !s.read(fp, &next.FP) || !s.read(fp+8, &next.PC) {
 		return next, stack.StopReadStack
 	}
-	return s.check(next, 0)
+	s.jumped = true
+	return s.check(next)
 }
 
 // wide applies a wide rule.
@@ -217,11 +221,15 @@ func (s *stepper) wide(w Wide) (Frame, stack.Stop) {
 	}
 	next := s.caller(cfa)
 	if w.FP != WhereSame {
+		next.FPLost = false
 		stop := s.where(w.FP, w.FPArg, cfa, &next.FP)
-		if stop == stack.StopReadStack {
+		switch {
+		case stop == stack.StopNone:
+		case w.FP == WhereReg, w.FP == WhereUnknown:
+			next.FPLost = true
+		default:
 			return next, stop
 		}
-		next.FPLost = stop != stack.StopNone
 	}
 	if w.RA == WhereSame {
 		if s.arch != ARM64 {
@@ -232,7 +240,7 @@ func (s *stepper) wide(w Wide) (Frame, stack.Stop) {
 	if stop := s.where(w.RA, w.RAArg, cfa, &next.PC); stop != stack.StopNone {
 		return next, stop
 	}
-	return s.check(next, s.f.SP+1)
+	return s.check(next)
 }
 
 // where recovers one register.
@@ -266,15 +274,14 @@ func (s *stepper) reg(n uint8) (uint64, bool) {
 	fp, sp := uint8(x86RBP), uint8(x86RSP)
 	if s.arch == ARM64 {
 		fp, sp = arm64FP, arm64SP
-		if n == arm64LR {
-			return s.f.LR, s.f.Exact
-		}
 	}
 	switch {
 	case n == sp:
 		return s.f.SP, true
 	case n == fp:
 		return s.f.FP, !s.f.FPLost
+	case s.arch == ARM64 && n == arm64LR && s.f.Exact:
+		return s.f.LR, true
 	case n < NumRegs && s.f.AllValid:
 		return s.f.General[n], true
 	}

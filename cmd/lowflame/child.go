@@ -13,7 +13,7 @@ import (
 
 // execWhenReleased is the hidden command that becomes the profiled command: it
 // waits until sampling has begun, so that not a moment of the command is missed.
-const execWhenReleased = "\x00exec-when-released"
+const execWhenReleased = "exec-when-released"
 
 // releaseFD is the pipe the hidden command waits on.
 const releaseFD = 3

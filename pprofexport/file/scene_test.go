@@ -85,10 +85,10 @@ func forest(t testing.TB, n int) *profile.Profile {
 	b := testBuilder()
 	var path []*pprofexport.Frame // outermost first
 	for nodes := 0; nodes < n; {
-		keep := min(len(path), int(r.ExpFloat64()*8))
-		path = path[:keep]
-		for len(path) < keep+1 || r.IntN(3) > 0 && len(path) < 60 {
-			path = append(path, frames[r.IntN(len(frames))])
+		path = path[:max(0, len(path)-1-int(r.ExpFloat64()*6))]
+		for grown := false; !grown || r.IntN(4) > 0 && len(path) < 60; grown = true {
+			branch := r.IntN(2 + len(path)/3) // the deeper, the more ways to go on
+			path = append(path, frames[(len(path)*53+branch*7)%len(frames)])
 			nodes++
 		}
 		leafFirst := make([]*pprofexport.Frame, len(path))
@@ -96,6 +96,21 @@ func forest(t testing.TB, n int) *profile.Profile {
 			leafFirst[len(path)-1-i] = f
 		}
 		b.Add(pprofexport.Sample{Frames: leafFirst, Count: 1 + int64(r.IntN(20)), Stop: stack.StopEnd})
+	}
+	return build(t, b)
+}
+
+// comb is a profile of stacks that have nothing in common.
+func comb(t testing.TB, stacks, depth int) *profile.Profile {
+	t.Helper()
+	app := &pprofexport.Mapping{Begin: 0x400000, End: 0x4000000, File: "/opt/app", Main: true}
+	b := testBuilder()
+	for i := range stacks {
+		var frames []*pprofexport.Frame
+		for j := range depth {
+			frames = append(frames, frameAt(app, 0x400000+uint64(i*depth+j), fmt.Sprintf("f%d_%d", i, j)))
+		}
+		b.Add(pprofexport.Sample{Frames: frames, Count: 5, Stop: stack.StopEnd})
 	}
 	return build(t, b)
 }

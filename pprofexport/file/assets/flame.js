@@ -107,14 +107,15 @@ function variation(name) {
   return ((h >>> 8) & 255) / 255;
 }
 
-// visible lists the nodes at least `min` px wide when node zoom is `width` px.
-function visible(zoom, width, min) {
+// visible lists the nodes above node zoom, and those from it down that are at
+// least 1 px wide when it is `width` px.
+function visible(zoom, width) {
   const out = [];
   for (let i = zoom; i >= 0; i = tree.parent[i]) if (i !== zoom) out.push(i);
   out.reverse();
   const scale = width / (tree.value[zoom] || 1);
   for (let i = zoom; i < tree.end[zoom];) {
-    if (tree.value[i] * scale < min) {
+    if (tree.value[i] * scale < 1) {
       i = tree.end[i]; // nothing below it is wider
     } else {
       out.push(i++);
@@ -126,8 +127,11 @@ function visible(zoom, width, min) {
 function draw() {
   const graph = $("graph");
   const width = graph.clientWidth;
-  let nodes = visible(view.zoom, width, 1);
-  for (let min = 1.5; nodes.length > MAX_BOXES; min *= 1.5) nodes = visible(view.zoom, width, min);
+  let nodes = visible(view.zoom, width);
+  if (nodes.length > MAX_BOXES) { // the widest; of equals the first, so no child without its parent
+    nodes.sort((a, b) => tree.value[b] - tree.value[a] || a - b).length = MAX_BOXES;
+    nodes.sort((a, b) => a - b);
+  }
 
   let rows = 1;
   for (const i of nodes) rows = Math.max(rows, tree.depth[i] + 1);
@@ -167,8 +171,15 @@ function drawBox(i, width, rows) {
   box.setAttribute("aria-level", tree.depth[i] + 1);
   box.setAttribute("aria-label", f.name + ", " + percent(tree.value[i], tree.value[0]) + (samples(i) && ", " + samples(i)));
   box.tabIndex = -1;
-  if (px >= 24) box.textContent = f.name;
+  if (px >= 24) box.textContent = label(f.name, px);
   return box;
+}
+
+// label shortens a name that does not fit by the path in front of it, as in
+// "github.com/lowflame/lowflame/stack.(*Trace).Lookup".
+function label(name, px) {
+  if (name.length * 6.5 < px) return name;
+  return name.replace(/^[^\s(<[]*\//, "") || name;
 }
 
 /* ---- zoom and selection ---- */
@@ -247,14 +258,15 @@ function search(query) {
   if (test) {
     const frames = tree.data.frames, ok = [];
     for (let f = 0; f < frames.length / 7; f++) ok.push(test(tree.data.strings[frames[7 * f]]));
-    view.hits = new Set();
+    const hits = new Set();
     let value = 0, past = 0;
     for (let i = 1; i < tree.n; i++) {
       if (!ok[tree.frame[i]]) continue;
-      view.hits.add(i);
+      hits.add(i);
       if (i >= past) { value += tree.value[i]; past = tree.end[i]; }
     }
-    $("matched").textContent = view.hits.size ? "matched " + percent(value, tree.value[0]) + " · " + amount(value) : "no match";
+    if (hits.size) view.hits = hits;
+    $("matched").textContent = hits.size ? "matched " + percent(value, tree.value[0]) + " · " + amount(value) : "no match";
   } else {
     $("matched").textContent = "";
   }
@@ -372,6 +384,7 @@ function start() {
   $("total").textContent = [samples(0), amount(tree.value[0])].filter(Boolean).join(" · ");
   drawLegend();
   recall();
+  describe(view.zoom);
 
   const graph = $("graph");
   graph.addEventListener("click", (e) => { const i = nodeAt(e); if (i >= 0) zoom(i); });
