@@ -15,4 +15,8 @@ require (
 	golang.org/x/sys v0.49.0
 )
 
-require golang.org/x/text v0.14.0 // indirect
+require (
+	github.com/go-kit/log v0.2.1 // indirect
+	github.com/go-logfmt/logfmt v0.5.1 // indirect
+	golang.org/x/text v0.14.0 // indirect
+)

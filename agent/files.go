@@ -7,6 +7,10 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
 
 	"github.com/lowflame/lowflame/bpf/unwinder"
 	"github.com/lowflame/lowflame/objfile"
@@ -46,7 +50,7 @@ type file struct {
 type files struct {
 	unwinder *unwinder.Unwinder
 	table    *process.Table
-	limit    int
+	logger   log.Logger
 
 	mu      sync.Mutex // guards what follows
 	byID    map[process.FileID]*file
@@ -55,9 +59,9 @@ type files struct {
 	vdso    *file
 }
 
-func newFiles(u *unwinder.Unwinder, t *process.Table, limit int) *files {
+func newFiles(u *unwinder.Unwinder, t *process.Table, logger log.Logger) *files {
 	return &files{
-		unwinder: u, table: t, limit: limit,
+		unwinder: u, table: t, logger: logger,
 		byID:    make(map[process.FileID]*file),
 		byBuild: make(map[objfile.BuildID]*file),
 	}
@@ -87,14 +91,17 @@ func (f *files) get(p *process.Process, m *process.Mapping) (found *file, fresh 
 	if found := f.byID[m.File]; found != nil {
 		return found, false
 	}
+	began := time.Now()
 	found = f.load(p, m)
+	level.Debug(f.logger).Log("msg", "opened file", "path", found.path, "build_id", found.buildID, "pid", p.PID,
+		"took", time.Since(began), "err", errors.Join(found.err, found.tableErr))
 	f.byID[m.File] = found
 	return found, true
 }
 
 func (f *files) load(p *process.Process, m *process.Mapping) *file {
 	fail := func(err error) *file { return &file{err: err, path: m.Path} }
-	if f.open >= f.limit {
+	if f.open >= maxOpenFiles {
 		return fail(errTooManyFiles)
 	}
 	handle, verified, err := f.table.Open(p, m)

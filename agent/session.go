@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -34,6 +36,7 @@ type Config struct {
 	Threads bool // tell threads apart by TID
 	// NoKernel leaves kernel stacks out.
 	NoKernel bool
+	Logger   log.Logger // nil logs nothing
 }
 
 // Window is what was sampled from one drain to the next.
@@ -81,6 +84,9 @@ const (
 // Open loads everything into the kernel and learns what runs. Sampling begins
 // with Run; Close releases it all.
 func Open(ctx context.Context, cfg Config) (*Session, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = log.NewNopLogger()
+	}
 	s := &Session{cfg: cfg, raw: make(chan *unwinder.RawSample, rawQueue), targets: make(map[uint32]bool)}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -106,7 +112,7 @@ func (s *Session) open(ctx context.Context) error {
 		return fmt.Errorf("watch processes: %w", err)
 	}
 	s.table = process.NewTable("/proc")
-	s.files = newFiles(s.unwinder, s.table, maxOpenFiles)
+	s.files = newFiles(s.unwinder, s.table, s.cfg.Logger)
 	s.publisher = newPublisher(s.unwinder, s.files)
 	s.symbols = symbolize.New(symbolize.Config{})
 	s.resolver = newResolver(s.files, s.table, s.symbols)
@@ -207,6 +213,8 @@ func (s *Session) drain(ctx context.Context, use func(Window)) error {
 	if err != nil {
 		return err
 	}
+	level.Debug(s.cfg.Logger).Log("msg", "window", "samples", stats.Delivered, "raw", stats.Raw, "raw_full", stats.RawFull,
+		"stacks", len(samples), "frames", stats.Frames, "refills", stats.Refills, "bpf_ns", stats.NS)
 	now := monotonic()
 	if err := s.await(ctx, func() bool { return s.applied.Load() >= now }); err != nil {
 		return err

@@ -30,6 +30,7 @@ type recordCmd struct {
 	ExcludeKernel bool          `help:"Leave kernel stacks out."`
 	Top           int           `default:"10" placeholder:"N" help:"Functions to list at the end (${default})."`
 	Quiet         bool          `short:"q" help:"No progress, no list of functions."`
+	LogLevel      string        `default:"warn" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"How much to log on standard error: debug, info, warn or error (${default})."`
 	Command       []string      `arg:"" optional:"" passthrough:"" name:"CMD" help:"Command to run and record, after --."`
 }
 
@@ -87,7 +88,7 @@ func (c *recordCmd) record(format file.Format) error {
 	defer cancel()
 	cfg := agent.Config{
 		Frequency: c.Frequency, Window: window, PIDs: c.PID, Threads: c.Threads, NoKernel: c.ExcludeKernel,
-		Follow: c.Follow != nil && *c.Follow,
+		Follow: c.Follow != nil && *c.Follow, Logger: newLogger(c.LogLevel),
 	}
 	var cmd *child
 	if len(c.Command) > 0 {
