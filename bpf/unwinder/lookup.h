@@ -147,7 +147,7 @@ static __always_inline int get_reg(struct unw_state *s, u32 reg, u64 *value)
 	}
 	if (!s->interrupted || reg >= UNW_REGS)
 		return -1;
-	*value = s->regs[reg & 63 & (reg < UNW_REGS ? 63 : 0)];
+	*value = s->regs[reg];
 	return 0;
 }
 

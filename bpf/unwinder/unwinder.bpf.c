@@ -171,7 +171,7 @@ static __always_inline int send_raw(struct unw_state *s, u64 pid_tgid, u32 stop,
 
 		if (len >= UNW_RAW_STACK)
 			break;
-		if (bpf_probe_read_user(b->stack + (len & (UNW_RAW_STACK - 1)), n & 8191 & (n <= 4096 ? 8191 : 0), (void *)at))
+		if (bpf_probe_read_user(b->stack + (len & (UNW_RAW_STACK - 1)), n, (void *)at))
 			break;
 		len += n;
 		at += n;
