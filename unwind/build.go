@@ -24,7 +24,7 @@ const maxDebugFrame = 64 << 20
 //
 // See DWARF 5 §6.4 and LSB 5.0 §10.6.
 func Build(o *objfile.Object) (*Table, error) {
-	src := sources{code: executable(o)}
+	src := sources{segs: executable(o)}
 	switch o.Machine {
 	case elf.EM_X86_64:
 		src.arch = AMD64
@@ -42,6 +42,9 @@ func Build(o *objfile.Object) (*Table, error) {
 		return nil, ErrNoCFI
 	}
 	t, err := src.table()
+	if src.known = findRows(o, src.arch, t.gaps(src.segs)); len(src.known) > 0 {
+		t, err = src.table()
+	}
 	return t, firstError(err, ehErr, debugErr)
 }
 
@@ -79,22 +82,14 @@ func (src *sources) openDebug(o *objfile.Object) error {
 	return nil
 }
 
-// executable returns the function sources.code of o.
-func executable(o *objfile.Object) func(uint64) uint64 {
-	type segment struct{ begin, end uint64 }
-	var segs []segment
+// executable returns the parts of executable segments that o has the bytes of.
+func executable(o *objfile.Object) []gap {
+	var segs []gap
 	for _, s := range o.Segments {
 		if s.Exec && uint64(s.Off) < uint64(o.Size()) {
 			n := min(s.FileSize, uint64(o.Size())-uint64(s.Off))
-			segs = append(segs, segment{uint64(s.Addr), uint64(s.Addr) + n})
+			segs = append(segs, gap{uint64(s.Addr), uint64(s.Addr) + n})
 		}
 	}
-	return func(pc uint64) uint64 {
-		for _, s := range segs {
-			if pc >= s.begin && pc < s.end {
-				return s.end
-			}
-		}
-		return 0
-	}
+	return segs
 }

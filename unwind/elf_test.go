@@ -41,20 +41,10 @@ func elfSources(tb testing.TB, path string) *sources {
 	if debug, _ := data(".debug_frame"); debug != nil {
 		src.debug = &section{data: debug}
 	}
-	type seg struct{ begin, end uint64 }
-	var segs []seg
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_LOAD && p.Flags&elf.PF_X != 0 {
-			segs = append(segs, seg{p.Vaddr, p.Vaddr + p.Filesz})
+			src.segs = append(src.segs, gap{p.Vaddr, p.Vaddr + p.Filesz})
 		}
-	}
-	src.code = func(pc uint64) uint64 {
-		for _, s := range segs {
-			if pc >= s.begin && pc < s.end {
-				return s.end
-			}
-		}
-		return 0
 	}
 	return src
 }

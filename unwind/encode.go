@@ -14,6 +14,9 @@ const (
 	// it. Functions are aligned to 16 bytes, and what is between them never
 	// runs; rows for it would make tables a fifth larger.
 	padding = 16
+	// smallText is the size of text up to which that does not matter. The
+	// vDSO, where a signal trampoline takes 12 bytes, is that small.
+	smallText = 1 << 16
 	// fillGap is the distance at which a filler row repeats the rule in force.
 	fillGap = 0xff00
 	// splitGap is the size of a stretch without rules from which a new piece
@@ -44,6 +47,9 @@ type encoder struct {
 	runLen  int
 	piece   pieceEncoder
 	words   int // in finished pieces
+	// padding is the size of a stretch without rules below which the rule
+	// before it goes on.
+	padding uint64
 	err     error
 }
 
@@ -70,7 +76,7 @@ func (e *encoder) commit(s span, next uint64) {
 		return
 	}
 	if s.rule.Kind() == KindNone {
-		if next-s.pc < padding && e.runLen > 0 {
+		if next-s.pc < e.padding && e.runLen > 0 {
 			return
 		}
 		if next-s.pc >= splitGap {

@@ -10,8 +10,18 @@ type sources struct {
 	goRows []span
 	eh     *section
 	debug  *section // .debug_frame: for code .eh_frame lacks
-	// code returns where the executable segment that holds pc ends, 0 if none.
-	code func(pc uint64) uint64
+	known  []span   // rows for code that nothing above covers
+	segs   []gap    // executable segments
+}
+
+// code returns where the executable segment that holds pc ends, 0 if none does.
+func (src *sources) code(pc uint64) uint64 {
+	for _, s := range src.segs {
+		if pc >= s.begin && pc < s.end {
+			return s.end
+		}
+	}
+	return 0
 }
 
 // section is call frame information in memory.
@@ -39,7 +49,14 @@ func (s *section) reader(src *sources, name string, row func(uint64, *frameState
 // what could be used.
 func (src *sources) table() (*Table, error) {
 	e := &encoder{table: Table{Arch: src.arch}}
-	if src.debug == nil && len(src.goRows) == 0 {
+	text := uint64(0)
+	for _, s := range src.segs {
+		text += s.end - s.begin
+	}
+	if text > smallText {
+		e.padding = padding
+	}
+	if src.debug == nil && len(src.goRows) == 0 && len(src.known) == 0 {
 		// The usual case needs no list of rows.
 		err := src.read(src.eh, ".eh_frame", &e.wide, e.add)
 		t, tooBig := e.finish()
@@ -49,7 +66,7 @@ func (src *sources) table() (*Table, error) {
 	eh, err := src.collect(src.eh, ".eh_frame", &e.wide)
 	rows = overlay(rows, eh)
 	debug, err2 := src.collect(src.debug, ".debug_frame", &e.wide)
-	rows = overlay(rows, debug)
+	rows = overlay(overlay(rows, debug), src.known)
 	for _, s := range rows {
 		e.add(s.pc, s.rule)
 	}

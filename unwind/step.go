@@ -147,15 +147,15 @@ func (s *stepper) finish(next Frame, ra uint64) (Frame, stack.Stop) {
 	return s.check(next)
 }
 
-// check ends a step. The stack pointer must have risen; only on arm64, where a
-// call pushes nothing, the top frame may share it with its caller.
+// check ends a step. The stack pointer must have risen; only the top frame may
+// share it with its caller, if the return address is in a register.
 func (s *stepper) check(next Frame) (Frame, stack.Stop) {
-	low := s.f.SP + 1
 	if s.arch == ARM64 {
 		next.PC &= pacMask
-		if s.f.Exact {
-			low--
-		}
+	}
+	low := s.f.SP
+	if !s.f.Exact {
+		low++
 	}
 	switch {
 	case next.PC == 0:
