@@ -111,14 +111,16 @@ func runtimeTable() []Workload {
 	}
 	callback := golang("cgo-callback", "C called from Go calls Go back", "cgo")
 	callback.Args = []string{"callback"}
+	rust := func(name, about string, flags ...string) Workload {
+		build := []string{
+			"RUSTC", "-C", "opt-level=2", "-C", "panic=abort", "-C", "force-frame-pointers=no",
+			"--crate-name", "work", "-o", "$OUT", "rust/recursion.rs",
+		}
+		return Workload{Name: name, About: about, Build: [][]string{append(build, flags...)}}
+	}
 	return []Workload{
-		{
-			Name: "rust", About: "Rust with panic=abort, without debug information and frame pointers",
-			Build: [][]string{{
-				"RUSTC", "-C", "opt-level=2", "-C", "panic=abort", "-C", "force-frame-pointers=no",
-				"--crate-name", "work", "-o", "$OUT", "rust/recursion.rs",
-			}},
-		},
+		rust("rust", "Rust with panic=abort: rustc 1.63 writes no unwind information for functions that call others"),
+		rust("rust-tables", "the same with unwind information", "-C", "force-unwind-tables=yes"),
 		golang("go", "a thousand goroutines, functions inlined", "goroutines"),
 		golang("go-stripped", "Go without symbol table and debug information", "goroutines", "-ldflags=-s -w"),
 		golang("go-pie", "position independent Go", "goroutines", "-buildmode=pie"),

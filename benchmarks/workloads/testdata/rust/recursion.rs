@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rust with panic=abort, no debug information and no frame pointers: a function
 // pointer called at the end of a recursion of two functions with unlike frames.
+// Without -C force-unwind-tables rustc 1.63 describes only some of them in
+// .eh_frame: hot, cold and main, not run, unit and the levels between.
 // Truth: main → work::main → work::run → (work::even_level → work::odd_level) × 20
 // → work::unit → work::hot, about 70 % of the CPU, or work::cold.
 use std::time::{Duration, Instant};
