@@ -11,24 +11,24 @@
 #include "stops.h"
 
 enum unw_limits {
-	UNW_MAX_USER = 1024,	    /* user frames */
-	UNW_MAX_KERNEL = 127,	    /* kernel frames: perf_event_max_stack */
-	UNW_FRAMES = 2048,	    /* slots, a power of two for the verifier's mask */
-	UNW_SHARDS = 256,	    /* table shards */
-	UNW_SHARD_WORDS = 1 << 18,  /* u32 words in a shard: 1 MiB */
-	UNW_CHUNKS = 64,	    /* mapping chunks */
+	UNW_MAX_USER = 1024,	     /* user frames */
+	UNW_MAX_KERNEL = 127,	     /* kernel frames: perf_event_max_stack */
+	UNW_FRAMES = 2048,	     /* slots, a power of two for the verifier's mask */
+	UNW_SHARDS = 256,	     /* table shards */
+	UNW_SHARD_WORDS = 1 << 18,   /* u32 words in a shard: 1 MiB */
+	UNW_CHUNKS = 64,	     /* mapping chunks */
 	UNW_CHUNK_ENTRIES = 1 << 14, /* mappings in a chunk: 1 MiB */
-	UNW_WINDOW = 1024,	    /* bytes of stack read at once */
-	UNW_RAW_STACK = 16384,	    /* bytes of stack that travel with a raw sample */
-	UNW_REGS = 33,		    /* registers by DWARF number */
-	UNW_COMM = 16,		    /* TASK_COMM_LEN */
+	UNW_WINDOW = 1024,	     /* bytes of stack read at once */
+	UNW_RAW_STACK = 16384,	     /* bytes of stack that travel with a raw sample */
+	UNW_REGS = 33,		     /* registers by DWARF number */
+	UNW_COMM = 16,		     /* TASK_COMM_LEN */
 };
 
 enum unw_stop {
 #define X(name, complete, text) UNW_STOP_##name,
 	UNW_STOPS(X)
 #undef X
-	UNW_NUM_STOPS,
+		UNW_NUM_STOPS,
 };
 _Static_assert(UNW_NUM_STOPS <= 16, "unw_stats.stops is indexed with a mask of 15");
 
@@ -100,9 +100,9 @@ struct unw_proc {
 struct unw_key {
 	u64 hash; /* of frames, kernel frame count and stop */
 	u32 tgid;
-	u32 tid; /* 0 unless threads are told apart */
-	u32 exec_id; /* low half of task_struct.self_exec_id: a PID's images */
-	u32 stop; /* enum unw_stop */
+	u32 tid;	   /* 0 unless threads are told apart */
+	u32 exec_id;	   /* low half of task_struct.self_exec_id: a PID's images */
+	u32 stop;	   /* enum unw_stop */
 	u8 comm[UNW_COMM]; /* of the thread */
 };
 
@@ -116,7 +116,7 @@ struct unw_count {
  * interrupted instruction, not a return address. */
 struct unw_trace {
 	struct unw_key key;
-	u64 time; /* CLOCK_MONOTONIC ns */
+	u64 time;   /* CLOCK_MONOTONIC ns */
 	u32 window; /* parity of the window counted in */
 	u16 kernel_n;
 	u16 user_n;
@@ -139,20 +139,20 @@ struct unw_raw {
 /* Counters of one window on one CPU. In every window
  * fired = idle + filtered + counted + raw + every drop. */
 struct unw_stats {
-	u64 fired;	  /* timer expiries that ran the program */
-	u64 idle;	  /* of the idle task */
-	u64 filtered;	  /* of processes not asked for */
-	u64 counted;	  /* in unw_counts, frames sent or not */
-	u64 raw;	  /* in unw_raws */
-	u64 drop_counts;  /* unw_counts was full or busy */
-	u64 traces_full;  /* not a drop yet: unw_traces was full */
-	u64 drop_state;	  /* per-CPU state was not there: cannot happen */
-	u64 raw_full;	  /* not a drop: unw_raws was full, counted with its stop */
+	u64 fired;	   /* timer expiries that ran the program */
+	u64 idle;	   /* of the idle task */
+	u64 filtered;	   /* of processes not asked for */
+	u64 counted;	   /* in unw_counts, frames sent or not */
+	u64 raw;	   /* in unw_raws */
+	u64 drop_counts;   /* unw_counts was full or busy */
+	u64 traces_full;   /* not a drop yet: unw_traces was full */
+	u64 drop_state;	   /* per-CPU state was not there: cannot happen */
+	u64 raw_full;	   /* not a drop: unw_raws was full, counted with its stop */
 	u64 kernel_errors; /* not a drop: the kernel stack could not be taken */
-	u64 ns;		  /* time spent in the program */
-	u64 frames;	  /* user frames walked */
-	u64 refills;	  /* stack windows read */
-	u64 stops[16];	  /* by enum unw_stop, counted and raw alike */
+	u64 ns;		   /* time spent in the program */
+	u64 frames;	   /* user frames walked */
+	u64 refills;	   /* stack windows read */
+	u64 stops[16];	   /* by enum unw_stop, counted and raw alike */
 };
 
 #endif

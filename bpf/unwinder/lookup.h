@@ -76,7 +76,8 @@ static __always_inline int find_mapping(struct unw_state *s, u64 pc)
 
 		if (n == 0)
 			break;
-		SEARCH_STEP(lo, n, half, pc - chunk->mappings[(lo + half) & (UNW_CHUNK_ENTRIES - 1)].begin);
+		SEARCH_STEP(lo, n, half,
+			    pc - chunk->mappings[(lo + half) & (UNW_CHUNK_ENTRIES - 1)].begin);
 	}
 	if (lo == s->proc.off)
 		return -1;

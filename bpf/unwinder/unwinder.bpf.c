@@ -57,7 +57,8 @@ __noinline int unw_steps(u32 unused)
 }
 
 /* Fills s with the user-mode registers of the current task. */
-static __always_inline int load_user_regs(struct bpf_perf_event_data *ctx, struct unw_state *s, u64 ip)
+static __always_inline int load_user_regs(struct bpf_perf_event_data *ctx, struct unw_state *s,
+					  u64 ip)
 {
 	struct user_regs regs;
 	struct task_struct *task;
@@ -89,7 +90,8 @@ static __always_inline int load_user_regs(struct bpf_perf_event_data *ctx, struc
 	return 0;
 }
 
-static __always_inline void take_kernel_stack(void *ctx, struct unw_state *s, struct unw_stats *stats, u64 ip)
+static __always_inline void take_kernel_stack(void *ctx, struct unw_state *s,
+					      struct unw_stats *stats, u64 ip)
 {
 	long n;
 
@@ -179,7 +181,8 @@ static __always_inline int send_raw(struct unw_state *s, u64 pid_tgid, u32 stop,
 	if (len > UNW_RAW_STACK)
 		len = UNW_RAW_STACK;
 	b->raw.stack_n = len;
-	return bpf_ringbuf_output(&unw_raws, b, sizeof(b->raw) + (len & (2 * UNW_RAW_STACK - 1)), 0);
+	return bpf_ringbuf_output(&unw_raws, b, sizeof(b->raw) + (len & (2 * UNW_RAW_STACK - 1)),
+				  0);
 }
 
 /* Sends the frames of a stack first seen in this window. */
@@ -194,7 +197,8 @@ static __always_inline int send_trace(struct unw_state *s, struct unw_key *key, 
 	s->trace.user_n = s->user_n;
 	if (bpf_ringbuf_query(&unw_traces, BPF_RB_AVAIL_DATA) >= cfg_wake_bytes)
 		flags = BPF_RB_FORCE_WAKEUP;
-	return bpf_ringbuf_output(&unw_traces, &s->trace, sizeof(s->trace) + (n & (UNW_FRAMES - 1)) * 8, flags);
+	return bpf_ringbuf_output(&unw_traces, &s->trace,
+				  sizeof(s->trace) + (n & (UNW_FRAMES - 1)) * 8, flags);
 }
 
 /* The verifier wants each map named at the call. */
@@ -203,7 +207,8 @@ static __always_inline int send_trace(struct unw_state *s, struct unw_key *key, 
 
 /* Counts the sample, and sends its frames when it is the first of its kind. A
  * count whose frames could not be sent stays: user space counts it as lost. */
-static __always_inline void count(struct unw_state *s, struct unw_stats *stats, struct unw_key *key, u32 parity)
+static __always_inline void count(struct unw_state *s, struct unw_stats *stats, struct unw_key *key,
+				  u32 parity)
 {
 	struct unw_count first = {.n = 1, .sent = 1}, *n;
 
@@ -238,7 +243,8 @@ static __always_inline int wanted(struct unw_stats *stats, u32 tgid)
 		stats->idle++;
 		return 0;
 	}
-	if ((cfg_filter && !bpf_map_lookup_elem(&unw_filter, &tgid)) || (cfg_self && tgid == cfg_self)) {
+	if ((cfg_filter && !bpf_map_lookup_elem(&unw_filter, &tgid)) ||
+	    (cfg_self && tgid == cfg_self)) {
 		stats->filtered++;
 		return 0;
 	}
@@ -248,7 +254,8 @@ static __always_inline int wanted(struct unw_stats *stats, u32 tgid)
 SEC("perf_event")
 int unw_sample(struct bpf_perf_event_data *ctx)
 {
-	u64 began = bpf_ktime_get_ns(), pid_tgid = bpf_get_current_pid_tgid(), *window, ip = SAMPLE_IP(ctx);
+	u64 began = bpf_ktime_get_ns(), pid_tgid = bpf_get_current_pid_tgid(), *window,
+	    ip = SAMPLE_IP(ctx);
 	u32 parity, stop;
 	struct unw_key key = {};
 	struct unw_stats *stats;

@@ -6,7 +6,8 @@
 #ifndef LOWFLAME_WALK_H
 #define LOWFLAME_WALK_H
 
-static __always_inline u32 apply_wide(struct unw_state *s, struct unw_shard *shard, u32 at, struct caller *c)
+static __always_inline u32 apply_wide(struct unw_state *s, struct unw_shard *shard, u32 at,
+				      struct caller *c)
 {
 	u32 head = WORD(at), ra_how = (head >> 16) & 0xff, fp_how = head >> 24;
 	s64 cfa_off = (s32)WORD(at + 1), add = (s32)WORD(at + 2);
@@ -73,7 +74,8 @@ static __always_inline u32 apply_fp_walk(struct unw_state *s, u32 kind, struct c
 }
 
 /* Finds the caller of the frame in s by a packed rule. */
-static __always_inline u32 apply_rule(struct unw_state *s, struct unw_shard *shard, u32 rule, struct caller *c)
+static __always_inline u32 apply_rule(struct unw_state *s, struct unw_shard *shard, u32 rule,
+				      struct caller *c)
 {
 	u32 kind = rule & 15;
 
