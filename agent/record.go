@@ -27,6 +27,8 @@ type Recording struct {
 	samples uint64
 	// complete counts the samples whose stack is whole.
 	complete uint64
+	// cpuBefore is the CPU time used before sampling began.
+	cpuBefore time.Duration
 }
 
 // Progress is what a recording has so far.
@@ -49,6 +51,7 @@ func NewRecording(session *Session, info pprofexport.Info) *Recording {
 func (r *Recording) Run(ctx context.Context, started func(), progress func(Progress)) error {
 	err := r.session.Run(ctx, func() {
 		r.start = time.Now()
+		r.cpuBefore, _ = usage()
 		started()
 	}, func(w Window) {
 		r.stats.Add(&w.Stats)
@@ -72,7 +75,7 @@ func (r *Recording) add(s pprofexport.Sample) {
 }
 
 // Result returns the builder of the profile and what the recording measured of
-// itself.
+// itself: CPU time is that since sampling began, in the BPF program too.
 func (r *Recording) Result() (*pprofexport.Builder, pprofexport.Quality) {
 	cpu, rss := usage()
 	q := pprofexport.Quality{
@@ -84,7 +87,7 @@ func (r *Recording) Result() (*pprofexport.Builder, pprofexport.Quality) {
 			"traces_full": r.stats.DropTraces,
 			"no_state":    r.stats.DropState,
 		},
-		CPU:         cpu + time.Duration(r.stats.NS),
+		CPU:         cpu - r.cpuBefore + time.Duration(r.stats.NS),
 		MemoryBytes: rss,
 	}
 	return r.builder, q
