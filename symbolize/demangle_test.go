@@ -14,7 +14,7 @@ import (
 )
 
 func TestDemangleName(t *testing.T) {
-	long := "_Z3longI" + strings.Repeat("N8some_one12another_namesE", 1) + strings.Repeat("S0_", 90) + "EvT_"
+	long := "_Z4longI" + strings.Repeat("N8some_one13another_namesE", 1) + strings.Repeat("S0_", 90) + "EvT_"
 	tests := []struct {
 		name, symbol     string
 		simplified, full string
@@ -124,7 +124,13 @@ func TestAgainstCxxfilt(t *testing.T) {
 }
 
 func normalize(s string) string {
-	for _, r := range [][2]string{{" >", ">"}, {"[abi:cxx11]", ""}, {" const", ""}, {" ", ""}} {
+	for _, r := range [][2]string{
+		{"std::basic_string<char, std::char_traits<char>, std::allocator<char> >", "std::string"},
+		{"std::basic_istream<char, std::char_traits<char> >", "std::istream"},
+		{"std::basic_ostream<char, std::char_traits<char> >", "std::ostream"},
+		{"std::basic_iostream<char, std::char_traits<char> >", "std::iostream"},
+		{" >", ">"}, {"[abi:cxx11]", ""}, {" const", ""}, {" ", ""},
+	} {
 		s = strings.ReplaceAll(s, r[0], r[1])
 	}
 	return s

@@ -11,6 +11,7 @@ import (
 	"cmp"
 	"errors"
 	"io/fs"
+	"strings"
 	"sync"
 	"time"
 
@@ -202,11 +203,21 @@ func (s *Symbolizer) goLines(in []gopclntab.Line) []Line {
 	for i, l := range in {
 		name := s.intern(l.Func)
 		out[i] = Line{
-			Name: name, SystemName: name, File: s.intern(l.File),
+			Name: s.intern(goName(name)), SystemName: name, File: s.intern(l.File),
 			Line: int64(l.Line), StartLine: int64(l.StartLine),
 		}
 	}
 	return out
+}
+
+// goName returns the name that Go's own tools show: type arguments, which for code
+// shared by many types are shapes, become "..." (runtime.funcNameForPrint).
+func goName(name string) string {
+	i, j := strings.IndexByte(name, '['), strings.LastIndexByte(name, ']')
+	if i < 0 || j <= i {
+		return name
+	}
+	return name[:i] + "[...]" + name[j+1:]
 }
 
 // intern returns the clean form of str, one copy for all that are equal.
