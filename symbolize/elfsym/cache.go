@@ -46,3 +46,6 @@ func (c *Cache) Table(id string, o *objfile.Object) (*Table, error) {
 func (c *Cache) Stats() (tables, bytes int, builds uint64) {
 	return c.tables.Len(), c.tables.Cost(), c.builds
 }
+
+// Drop forgets the table of the file that id stands for.
+func (c *Cache) Drop(id string) { c.tables.Drop(id) }

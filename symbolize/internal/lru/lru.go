@@ -94,3 +94,11 @@ func (c *Cache[K, V]) link(i int32) {
 	c.nodes[head.next].prev = i
 	c.nodes[0].next = i
 }
+
+// Each calls f for each value, from the one used last on. f must not change the
+// cache.
+func (c *Cache[K, V]) Each(f func(K, V)) {
+	for i := c.nodes[0].next; i != 0; i = c.nodes[i].next {
+		f(c.nodes[i].key, c.nodes[i].value)
+	}
+}
