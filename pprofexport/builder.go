@@ -75,6 +75,9 @@ func (b *Builder) Add(s Sample) {
 	if s.Count <= 0 {
 		return
 	}
+	if s.Stop >= stack.NumStops {
+		s.Stop = stack.StopNone
+	}
 	locations := make([]*profile.Location, 0, len(s.Frames)+1)
 	for _, f := range s.Frames {
 		if f == nil {
@@ -87,7 +90,7 @@ func (b *Builder) Add(s Sample) {
 	if l := b.marker(&s, len(locations)); l != nil {
 		locations = append(locations, l)
 	}
-	b.quality.Stops[min(s.Stop, stack.NumStops-1)] += uint64(s.Count)
+	b.quality.Stops[s.Stop] += uint64(s.Count)
 
 	labels := labelsOf(&s)
 	b.key = b.key[:0]

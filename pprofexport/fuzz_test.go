@@ -129,7 +129,7 @@ func TestClean(t *testing.T) {
 	tests := []struct{ name, in, want string }{
 		{"plain", "std::vector<int>::at(unsigned long)", "std::vector<int>::at(unsigned long)"},
 		{"other scripts stay", "größe 日本", "größe 日本"},
-		{"invalid bytes", "a\xffb\xc3", "a\ufffdb\ufffd"},
+		{"invalid bytes, a run of them as one", "a\xff\xfe\xfdb\xc3", "a\ufffdb\ufffd"},
 		{"controls", "a\x00\x1b[31mb\u0085\x7f\n", "a\ufffd\ufffd[31mb\ufffd\ufffd\ufffd"},
 		{"right-to-left override", "exe\u202etxt\u2028", "exe\ufffdtxt\ufffd"},
 		{"too long", strings.Repeat("é", 3000), strings.Repeat("é", 2046) + "…"},

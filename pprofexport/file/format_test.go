@@ -153,6 +153,7 @@ func TestGoToolPprof(t *testing.T) {
 		{[]string{"-tags"}, []string{`comm: Total`, `stop: Total`, `NO_RULE`, `pid: Total`}},
 		{[]string{"-top", "-tagfocus=comm=^app$"}, []string{`840ms, 84\.00% of`}},
 		{[]string{"-top", "-tagfocus=pid=8"}, []string{`150ms, 15\.00% of`}},
+		{[]string{"-top", "-tagfocus=pid=8:9"}, []string{`150ms, 15\.00% of`}},
 		{[]string{"-top", "-tagroot=comm"}, []string{`other app`}},
 	}
 	for _, tt := range tests {

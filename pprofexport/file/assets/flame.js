@@ -6,7 +6,7 @@
 "use strict";
 
 const ROW = 20; // px from one row to the next, see .f in flame.css
-const MAX_BOXES = 20000; // elements; beyond it the narrowest are left out
+const MAX_BOXES = 10000; // elements; beyond it the narrowest are left out
 const KINDS = ["user", "inlined", "kernel", "jit", "unnamed", "process", "marker"]; // kind in stacks.go
 const KIND_TEXT = ["user code", "inlined", "kernel", "JIT", "no name", "process or thread", "incomplete stack"];
 
@@ -100,11 +100,11 @@ function place(f) {
 
 /* ---- drawing ---- */
 
-// variation is a number from 0 to 1 that is the same for the same name.
+// variation is a number from 0 to 7 that is the same for the same name.
 function variation(name) {
   let h = 2166136261;
   for (let i = 0; i < name.length && i < 200; i++) h = Math.imul(h ^ name.charCodeAt(i), 16777619);
-  return ((h >>> 8) & 255) / 255;
+  return (h >>> 13) & 7;
 }
 
 // visible lists the nodes above node zoom, and those from it down that are at
@@ -160,11 +160,11 @@ function drawBox(i, width, rows) {
   const above = i < view.zoom || tree.value[0] === 0;
   const px = above ? width : tree.value[i] * scale;
   const box = document.createElement("div");
-  box.className = "f " + f.kind + (above && i !== view.zoom ? " above" : "") + (px < 12 ? " thin" : "") + (px < 3 ? " hair" : "");
-  box.style.left = (above ? 0 : (tree.start[i] - tree.start[view.zoom]) * scale).toFixed(2) + "px";
-  box.style.width = px.toFixed(2) + "px";
-  box.style.top = (view.flipped ? rows - 1 - tree.depth[i] : tree.depth[i]) * ROW + "px";
-  box.style.setProperty("--v", variation(f.name).toFixed(3));
+  box.className = "f " + f.kind + " v" + variation(f.name) +
+    (above && i !== view.zoom ? " above" : "") + (px < 12 ? " thin" : "") + (px < 3 ? " hair" : "");
+  const left = above ? 0 : (tree.start[i] - tree.start[view.zoom]) * scale;
+  const row = view.flipped ? rows - 1 - tree.depth[i] : tree.depth[i];
+  box.style.cssText = `left:${left.toFixed(2)}px;width:${px.toFixed(2)}px;top:${row * ROW}px`;
   box.dataset.i = i;
   box.dataset.name = f.name;
   box.setAttribute("role", "treeitem");
@@ -379,7 +379,7 @@ function drawLegend() {
 }
 
 function start() {
-  $("title").textContent = tree.data.title;
+  $("title").textContent = $("title").title = tree.data.title;
   $("quality").textContent = tree.data.quality;
   $("total").textContent = [samples(0), amount(tree.value[0])].filter(Boolean).join(" · ");
   drawLegend();
