@@ -41,8 +41,8 @@ var repeated = regexp.MustCompile(`^(.*)\*([0-9]+)$`)
 //	name       one frame of that function
 //	?          one frame, whatever its name
 //	...        any number of frames, also none
-//	word@file  a frame in the file of that base name; [anon] for memory that is
-//	           no file
+//	word@file  a frame in the file of that base name, which may have a longer
+//	           version; [anon] for memory that is no file
 //	word*N     N times that; (a b)*N: N times a and then b
 //	[kernel]   last: kernel frames, at least one
 //
@@ -151,7 +151,12 @@ func match(items []item, stack []Frame) bool {
 }
 
 func (i item) matches(f Frame) bool {
-	return (i.name == "" || i.name == PlainName(f.Function)) && (i.binary == "" || i.binary == binaryName(f.Binary))
+	return (i.name == "" || i.name == PlainName(f.Function)) && (i.binary == "" || sameFile(i.binary, binaryName(f.Binary)))
+}
+
+// sameFile lets libx.so.6 be libx.so.6.0.30, which it is a link to.
+func sameFile(want, name string) bool {
+	return name == want || strings.HasPrefix(name, want+".")
 }
 
 var rustHash = regexp.MustCompile(`::h[0-9a-f]{16}$`)

@@ -50,6 +50,8 @@ func TestChainMatch(t *testing.T) {
 		{"any one frame is not none", "main ? hot", "main hot", false},
 		{"in a file", "main ?@libc.so.6 hot@prog", "main x@libc.so.6 hot@prog", true},
 		{"in another file", "main ?@libc.so.6 hot@prog", "main x@libm.so.6 hot@prog", false},
+		{"in a file with a longer version", "f@libx.so.6", "f@libx.so.6.0.30", true},
+		{"in a file of another version", "f@libx.so.6", "f@libx.so.60", false},
 		{"kernel frames ignored", "main hot", "main hot k:irq k:timer", true},
 		{"kernel wanted", "main read [kernel]", "main read k:entry k:vfs_read", true},
 		{"kernel wanted, not there", "main read [kernel]", "main read", false},
