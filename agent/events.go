@@ -10,6 +10,7 @@ import (
 	"github.com/lowflame/lowflame/bpf/unwinder"
 	"github.com/lowflame/lowflame/process"
 	"github.com/lowflame/lowflame/stack"
+	"github.com/lowflame/lowflame/symbolize"
 )
 
 // queueRaw hands a raw sample to the event loop. It blocks when the loop is
@@ -68,7 +69,7 @@ func (s *Session) rescan(ctx context.Context) error {
 func (s *Session) apply(events []process.Event) error {
 	for i := range events {
 		if e := &events[i]; e.Kind == process.EventKernelSymbol {
-			s.symbols.KernelSymbol(e.Symbol.Addr, uint64(e.Symbol.Len), e.Symbol.Name, e.Symbol.Unregister)
+			s.symbols.ApplyKernel(symbolize.KernelEvent(e.Symbol))
 			s.ksyms.Store(true)
 		}
 	}

@@ -146,10 +146,14 @@ func (r *resolver) imageFrame(proc *process.Process, m *process.Mapping, addr st
 		f.Mapping = &pprofexport.Mapping{Begin: uint64(m.Begin), End: uint64(m.End), Off: uint64(m.Off), File: m.Path, Main: m.Path == proc.Exe}
 	default:
 		f.Mapping = pprofexport.AnonMapping(uint64(m.Begin), uint64(m.End))
-		f.Lines = r.symbols.JIT(symbolize.JITProcess{PID: proc.PID, NSPID: proc.NSPID}, addr)
+		f.Lines = r.symbols.JIT(jitProcess(proc), addr)
 	}
 	image.frames[addr] = f
 	return f
+}
+
+func jitProcess(proc *process.Process) symbolize.JITProcess {
+	return symbolize.JITProcess{PID: proc.PID, NSPID: proc.NSPID, Start: proc.ID}
 }
 
 // forget drops the frames of processes that no window since the given time
