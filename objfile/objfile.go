@@ -98,6 +98,9 @@ func Open(r io.ReaderAt, size int64) (o *Object, err error) {
 // Size returns the size of the file in bytes.
 func (o *Object) Size() int64 { return o.size }
 
+// File returns a reader of the whole file.
+func (o *Object) File() *io.SectionReader { return io.NewSectionReader(o.r, 0, o.size) }
+
 // read fills p with the bytes at off of the file.
 func (o *Object) read(p []byte, off uint64) error {
 	if off > uint64(o.size) || uint64(len(p)) > uint64(o.size)-off {

@@ -61,8 +61,9 @@ type Symbols struct {
 }
 
 // Symbols returns a symbol table: .symtab, or .dynsym, found through PT_DYNAMIC
-// where section headers do not show it. It wraps ErrNotFound if the file has none,
-// and a *FormatError if it lies outside the file.
+// where section headers do not show it; then symbols that the file does not define
+// may be missing. It wraps ErrNotFound if the file has none, and a *FormatError if
+// it lies outside the file.
 func (o *Object) Symbols(table SymTable) (*Symbols, error) {
 	want := elf.SHT_SYMTAB
 	if table == DynSym {

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !go1.20
+
+package main
+
+import "runtime"
+
+func symbolName(f *runtime.Frame) string { return f.Function }
+
+func startLine(f *runtime.Frame) int { return 0 }
