@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -281,6 +282,52 @@ func TestSidebandNotPermitted(t *testing.T) {
 	} else {
 		t.Log(err)
 	}
+}
+
+// Loading a BPF program adds a symbol to the kernel, and closing it removes it.
+func TestSidebandKernelSymbols(t *testing.T) {
+	s := openSideband(t, SidebandConfig{KernelSymbols: true})
+	// r0 = 0; exit (linux/bpf.h: struct bpf_insn; union bpf_attr, BPF_PROG_LOAD)
+	insns := [2]uint64{0x00000000000000b7, 0x0000000000000095}
+	license := []byte("GPL\x00")
+	attr := struct {
+		kind, count    uint32
+		insns, license uint64
+		log            [24]byte
+		name           [16]byte
+		rest           [64]byte
+	}{kind: unix.BPF_PROG_TYPE_SOCKET_FILTER, count: 2,
+		insns: uint64(uintptr(unsafe.Pointer(&insns))), license: uint64(uintptr(unsafe.Pointer(&license[0])))}
+	copy(attr.name[:], "lowflame_test")
+	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	runtime.KeepAlive(&insns)
+	runtime.KeepAlive(license)
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	isOurs := func(ev Event) bool {
+		return ev.Kind == EventKernelSymbol && strings.HasSuffix(ev.Symbol.Name, "_lowflame_test")
+	}
+	var added KernelSymbol
+	for _, ev := range readUntilQuiet(t, s) {
+		if isOurs(ev) && !ev.Symbol.Unregister {
+			added = ev.Symbol
+		}
+	}
+	if added.Addr == 0 || added.Len == 0 || added.Type != unix.PERF_RECORD_KSYMBOL_TYPE_BPF {
+		t.Fatalf("symbol: %+v", added)
+	}
+	if err := unix.Close(int(fd)); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); { // the kernel frees it some time later
+		for _, ev := range readUntilQuiet(t, s) {
+			if isOurs(ev) && ev.Symbol.Unregister && ev.Symbol.Addr == added.Addr {
+				return
+			}
+		}
+	}
+	t.Error("the symbol was not removed")
 }
 
 // start runs cmd until the test ends and returns its PID.

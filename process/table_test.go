@@ -6,15 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/lowflame/lowflame/stack"
 )
 
 // story builds events one nanosecond apart.
@@ -31,7 +27,7 @@ func (s *story) add(ev Event) {
 func (s *story) fork(pid, ppid uint32)      { s.add(Event{Kind: EventFork, PID: pid, TID: pid, PPID: ppid}) }
 func (s *story) clone(pid, tid uint32)      { s.add(Event{Kind: EventFork, PID: pid, TID: tid, PPID: pid}) }
 func (s *story) exit(pid, tid uint32)       { s.add(Event{Kind: EventExit, PID: pid, TID: tid}) }
-func (s *story) map_(pid uint32, m Mapping) { s.add(Event{Kind: EventMap, PID: pid, TID: pid, Map: m}) }
+func (s *story) maps(pid uint32, m Mapping) { s.add(Event{Kind: EventMap, PID: pid, TID: pid, Map: m}) }
 func (s *story) exec(pid uint32, comm string) {
 	s.add(Event{Kind: EventExec, PID: pid, TID: pid, Comm: comm})
 }
@@ -57,8 +53,8 @@ func TestApply(t *testing.T) {
 	bin, lib := fileMap(0x1000, 0x2000, 0, "/bin/a"), fileMap(0x7000, 0x8000, 0, "/lib/l")
 	boot := func(s *story) { // 1..3: PID 9 with a program and a library
 		s.exec(9, "a")
-		s.map_(9, bin)
-		s.map_(9, lib)
+		s.maps(9, bin)
+		s.maps(9, lib)
 	}
 	for _, tt := range []struct {
 		name string
@@ -70,12 +66,12 @@ func TestApply(t *testing.T) {
 		{"a fork runs what its parent runs", func(s *story) { s.fork(10, 9) }, 10, []string{"4-0 a /bin/a 2"}},
 		{"a fork keeps what it has when the parent maps more", func(s *story) {
 			s.fork(10, 9)
-			s.map_(9, fileMap(0x9000, 0xa000, 0, "/lib/m"))
+			s.maps(9, fileMap(0x9000, 0xa000, 0, "/lib/m"))
 		}, 10, []string{"4-0 a /bin/a 2"}},
 		{"fork, exec, exit in one go", func(s *story) {
 			s.fork(10, 9)
 			s.exec(10, "b")
-			s.map_(10, fileMap(0x1000, 0x2000, 0, "/bin/b"))
+			s.maps(10, fileMap(0x1000, 0x2000, 0, "/bin/b"))
 			s.exit(10, 10)
 		}, 10, []string{"4-5 a /bin/a 2", "5-7 b /bin/b 1"}},
 		{"an exec chain", func(s *story) {
@@ -101,7 +97,7 @@ func TestApply(t *testing.T) {
 			s.clone(9, 11)
 			s.exit(9, 9)
 			s.exit(9, 11)
-			s.map_(9, fileMap(0x9000, 0xa000, 0, "/lib/m"))
+			s.maps(9, fileMap(0x9000, 0xa000, 0, "/lib/m"))
 		}, 9, []string{"1-0 a /bin/a 3"}},
 		{"the last thread exits", func(s *story) {
 			s.clone(9, 10)
@@ -120,20 +116,20 @@ func TestApply(t *testing.T) {
 			s.rename(9, 10, "worker")
 			s.rename(9, 9, "a) R 1\n\xff")
 		}, 9, []string{"1-0 a) R 1\n\xff /bin/a 2"}},
-		{"dlopen over an old library", func(s *story) { s.map_(9, fileMap(0x7800, 0x9000, 0, "/lib/m")) }, 9, []string{"1-0 a /bin/a 3"}},
+		{"dlopen over an old library", func(s *story) { s.maps(9, fileMap(0x7800, 0x9000, 0, "/lib/m")) }, 9, []string{"1-0 a /bin/a 3"}},
 		{"idle task and other namespaces", func(s *story) {
 			s.fork(0, 9)
 			s.exec(0, "x")
 		}, 0, nil},
 		{"events of a process nobody knows", func(s *story) {
-			s.map_(77, lib)
+			s.maps(77, lib)
 			s.rename(77, 77, "x")
 			s.clone(77, 78)
 			s.exit(77, 77)
 		}, 77, nil},
 		{"a child of a process nobody knows", func(s *story) {
 			s.fork(10, 77)
-			s.map_(10, lib)
+			s.maps(10, lib)
 		}, 10, []string{"4-0  /lib/l 1"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -184,12 +180,12 @@ func checkStats(t *testing.T, table *Table) {
 func TestApplyChanges(t *testing.T) {
 	s := &story{}
 	s.exec(9, "a")
-	s.map_(9, fileMap(0x1000, 0x2000, 0, "/bin/a"))
+	s.maps(9, fileMap(0x1000, 0x2000, 0, "/bin/a"))
 	s.fork(10, 9)
 	s.exec(10, "b")
-	s.map_(10, fileMap(0x1000, 0x2000, 0, "/bin/b"))
+	s.maps(10, fileMap(0x1000, 0x2000, 0, "/bin/b"))
 	s.exit(10, 10)
-	s.map_(9, fileMap(0x7000, 0x8000, 0, "/lib/l"))
+	s.maps(9, fileMap(0x7000, 0x8000, 0, "/lib/l"))
 	table := fakeTable(t)
 	var got []string
 	for _, c := range table.Apply(s.events) {
@@ -339,105 +335,5 @@ func TestExitDuringScan(t *testing.T) {
 	table.Apply([]Event{{Kind: EventExit, Time: 5, PID: 9, TID: 9}})
 	if table.Live(9) != nil {
 		t.Error("still lives")
-	}
-}
-
-func TestLimits(t *testing.T) {
-	table := fakeTable(t)
-	s := &story{now: 100}
-	for i := range uint32(maxLive + 100) {
-		s.fork(i+10, 9)
-	}
-	for i := range stack.Addr(maxMappings + 100) {
-		s.map_(10, fileMap(i*16, i*16+8, 0, "/a"))
-	}
-	table.Apply(s.events)
-	if st := table.Stats(); st.Live != maxLive || st.DroppedProcesses < 100 {
-		t.Errorf("%+v", st)
-	}
-	if p := table.Live(10); len(p.Mappings) > maxMappings || len(p.Mappings) < maxMappings-maxAdds || !p.Truncated {
-		t.Errorf("%d mappings, truncated %v", len(p.Mappings), p.Truncated)
-	}
-	s = &story{now: s.now}
-	for range 2 {
-		for i := range uint32(maxLive) {
-			s.exec(i+10, "b")
-		}
-	}
-	table.Apply(s.events)
-	if st := table.Stats(); st.Live != maxLive || st.Dead != maxDead {
-		t.Errorf("%+v", st)
-	}
-	checkStats(t, table)
-	for i := range uint32(maxThreads + 100) {
-		table.Apply([]Event{{Kind: EventFork, Time: s.now + 1, PID: 10, TID: i + 1000, PPID: 10}})
-	}
-	if e := table.procs[10]; len(e.others) != maxThreads || !e.untracked {
-		t.Errorf("%d threads", len(e.others))
-	}
-}
-
-// TestTotalMappings fills the table with processes of many mappings.
-func TestTotalMappings(t *testing.T) {
-	table := fakeTable(t)
-	s := &story{}
-	const each, n = 4000, maxMapTotal/4000 + 10
-	for pid := range uint32(n) {
-		s.exec(pid+1, "x")
-		for i := range stack.Addr(each) {
-			s.map_(pid+1, fileMap(i*16, i*16+8, 0, "/a"))
-		}
-		table.Apply(s.events)
-		s.events = s.events[:0]
-	}
-	if st := table.Stats(); st.Mappings > maxMapTotal || st.DroppedMappings == 0 {
-		t.Errorf("%+v", st)
-	}
-	checkStats(t, table)
-}
-
-func TestTableConcurrent(t *testing.T) {
-	root := t.TempDir()
-	fakeProc(t, root, 9, 'S', 100, oneMap)
-	table := NewTable(root)
-	var wg sync.WaitGroup
-	work := []func(i uint64){
-		func(i uint64) {
-			table.Apply([]Event{{Kind: EventFork, Time: 10 * i, PID: 10, TID: 10, PPID: 9}, {Kind: EventExec, Time: 10*i + 1, PID: 10, TID: 10, Comm: "b"},
-				{Kind: EventMap, Time: 10*i + 2, PID: 10, TID: 10, Map: fileMap(0x1000, 0x2000, 0, "/b")}, {Kind: EventExit, Time: 10*i + 3, PID: 10, TID: 10}})
-		},
-		func(uint64) { _ = table.Scan(t.Context(), nil) },
-		func(uint64) { table.Rescan(9); table.Refresh(10) },
-		func(i uint64) { table.Forget(i) },
-		func(i uint64) {
-			for _, p := range slices.Concat(table.All(), []*Process{table.At(10, i), table.Live(9)}) {
-				if p != nil {
-					_ = p.Find(0x1800)
-					_, _, _ = table.Open(p, &Mapping{Path: "/nowhere"})
-				}
-			}
-		},
-	}
-	for _, f := range work {
-		wg.Go(func() {
-			for i := range uint64(200) {
-				f(i)
-			}
-		})
-	}
-	wg.Wait()
-	checkStats(t, table)
-}
-
-func TestBucket(t *testing.T) {
-	var b bucket
-	n := 0
-	for range 2 * eagerReads {
-		if b.take(uint64(time.Hour)) {
-			n++
-		}
-	}
-	if n != eagerReads || !b.take(uint64(time.Hour+time.Second)) {
-		t.Errorf("%d at once", n)
 	}
 }
