@@ -14,6 +14,7 @@ type batch struct {
 	t       *Table
 	changes map[uint64]*pendingChange // by Process.ID
 	order   []*pendingChange
+	drafts  []*pendingChange
 	jobs    map[uint32]job
 }
 
@@ -47,6 +48,7 @@ func (b *batch) touch(img *image, what What) *pendingChange {
 		b.t.version++
 		p.Version = b.t.version
 		img.p, c.draft = &p, true
+		b.drafts = append(b.drafts, c)
 	}
 	c.what |= what
 	return c
@@ -190,10 +192,11 @@ func (b *batch) waiting(img *image) []Mapping {
 
 // publish makes all that changed fit for readers.
 func (b *batch) publish() {
-	for _, c := range b.order {
+	for _, c := range b.drafts { // none is added: what waits is in an image that is a draft
 		b.flush(c.img)
 		c.draft = false
 	}
+	b.drafts = b.drafts[:0]
 }
 
 // list returns the changes in the order in which their images were first
