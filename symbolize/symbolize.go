@@ -63,8 +63,9 @@ type Config struct {
 	GoTables      int // open tables of Go programs; 0 means 16
 }
 
-// Symbolizer names addresses. It is safe for concurrent use, but does one thing at a
-// time; only ApplyKernel never waits for the reading of files.
+// Symbolizer names addresses. It is safe for concurrent use, but reads files one
+// after the other. Those of processes do not hold up Kernel and ApplyKernel, unless
+// names of theirs are new.
 type Symbolizer struct {
 	demangle Demangle
 	kernel   *kernel.Symbols
