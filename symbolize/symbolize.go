@@ -63,9 +63,8 @@ type Config struct {
 	GoTables      int // open tables of Go programs; 0 means 16
 }
 
-// Symbolizer names addresses. It is safe for concurrent use, but reads files one
-// after the other. Those of processes do not hold up Kernel and ApplyKernel, unless
-// names of theirs are new.
+// Symbolizer names addresses. It is safe for concurrent use, but does one thing at a
+// time. Only ApplyKernel does not wait for files of processes.
 type Symbolizer struct {
 	demangle Demangle
 	kernel   *kernel.Symbols
