@@ -8,6 +8,7 @@ const (
 	StopNone            Stop = iota // the walk has not ended
 	StopEnd                         // reached the outermost frame
 	StopKthread                     // kernel thread or exiting task: there is no user stack
+	StopExec                        // the program was being replaced by execve: the old user stack is gone
 	StopNoProc                      // the process is not known yet
 	StopNoMapping                   // an address lies in no executable mapping
 	StopNoRule                      // the binary has no unwind information for an address
@@ -20,17 +21,18 @@ const (
 	StopTableMissing                // the unwind table of a binary is not loaded
 
 	// NumStops is how many reasons there are.
-	NumStops = 13
+	NumStops = 14
 )
 
-var stopNames = [...]string{"NONE", "END", "KTHREAD", "NO_PROC", "NO_MAPPING", "NO_RULE", "UNSUPPORTED_RULE", "READ_STACK", "TOO_DEEP", "SP_NOT_RISING", "FP_IMPLAUSIBLE", "LR_MID_STACK", "TABLE_MISSING"}
+var stopNames = [...]string{"NONE", "END", "KTHREAD", "EXEC", "NO_PROC", "NO_MAPPING", "NO_RULE", "UNSUPPORTED_RULE", "READ_STACK", "TOO_DEEP", "SP_NOT_RISING", "FP_IMPLAUSIBLE", "LR_MID_STACK", "TABLE_MISSING"}
 
-var stopComplete = [...]bool{false, true, true, false, false, false, false, false, false, false, false, false, false}
+var stopComplete = [...]bool{false, true, true, true, false, false, false, false, false, false, false, false, false, false}
 
 var stopTexts = [...]string{
 	"the walk has not ended",
 	"reached the outermost frame",
 	"kernel thread or exiting task: there is no user stack",
+	"the program was being replaced by execve: the old user stack is gone",
 	"the process is not known yet",
 	"an address lies in no executable mapping",
 	"the binary has no unwind information for an address",

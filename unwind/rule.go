@@ -60,6 +60,8 @@ const (
 	KindFPWalk
 	// KindFPJump: KindFPWalk across a stack switch (Go's systemstack, asmcgocall):
 	// FP must be 8-byte aligned and not 0, the stack pointer may go anywhere.
+	// SP = FP + 16 + 8*off; off is 0 on x86-64, and what lies above the frame
+	// record on arm64, where Go keeps it at the bottom of the frame.
 	KindFPJump
 )
 
@@ -101,11 +103,13 @@ type Where uint8
 
 // The places a wide rule can recover a register from.
 const (
-	WhereSame    Where = iota // unchanged; for RA on arm64: in LR
-	WhereCFA                  // at *(CFA + arg)
-	WhereReg                  // in DWARF register arg (top frame only, unless SP or FP)
-	WhereFP                   // at *(FP + arg): DRAP frames
-	WhereUnknown              // lost
+	WhereSame Where = iota // unchanged; for RA on arm64: in LR
+	WhereCFA               // at *(CFA + arg)
+	WhereReg               // in DWARF register arg (top frame only, unless SP or FP)
+	WhereFP                // at *(FP + arg): DRAP frames
+	// WhereUnknown: lost. A wide rule with RA lost stands for every row that
+	// cannot be expressed: UNSUPPORTED_RULE, where KindNone gives NO_RULE.
+	WhereUnknown
 )
 
 // WideWords is the size of an encoded wide rule in u32 words:

@@ -13,6 +13,7 @@
 	X(NONE, 0, "the walk has not ended")                                                           \
 	X(END, 1, "reached the outermost frame")                                                       \
 	X(KTHREAD, 1, "kernel thread or exiting task: there is no user stack")                         \
+	X(EXEC, 1, "the program was being replaced by execve: the old user stack is gone")             \
 	X(NO_PROC, 0, "the process is not known yet")                                                  \
 	X(NO_MAPPING, 0, "an address lies in no executable mapping")                                   \
 	X(NO_RULE, 0, "the binary has no unwind information for an address")                           \

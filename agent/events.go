@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/lowflame/lowflame/bpf/unwinder"
+	"github.com/lowflame/lowflame/process"
+	"github.com/lowflame/lowflame/stack"
+	"github.com/lowflame/lowflame/symbolize"
+)
+
+// queueRaw hands a raw sample to the event loop. It blocks when the loop is
+// behind: the kernel's ring holds the rest, and what does not fit there is
+// counted with its stop instead.
+func (s *Session) queueRaw(ctx context.Context, r *unwinder.RawSample) {
+	s.rawTaken.Add(1)
+	select {
+	case s.raw <- r:
+		s.sideband.Wake()
+	case <-ctx.Done():
+	}
+}
+
+// runEvents keeps the process table and the BPF program current, and walks raw
+// samples once the table has caught up with them.
+func (s *Session) runEvents(ctx context.Context) error {
+	var late []*unwinder.RawSample // younger than the table
+	for {
+		timeout := 100 * time.Millisecond
+		if len(late) > 0 {
+			timeout = time.Millisecond
+		}
+		now := monotonic()
+		events, lost, err := s.sideband.Read(ctx, timeout)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := s.apply(events); err != nil {
+			return err
+		}
+		if lost > 0 {
+			if err := s.rescan(ctx); err != nil {
+				return err
+			}
+		}
+		s.applied.Store(now)
+		late = s.walkQueued(late, now)
+	}
+}
+
+// rescan reads from /proc what lost events would have told.
+func (s *Session) rescan(ctx context.Context) error {
+	var failed error
+	err := s.table.Scan(ctx, func(c process.Change) {
+		if err := s.change(c); err != nil && failed == nil {
+			failed = err
+		}
+	})
+	return errors.Join(err, failed)
+}
+
+func (s *Session) apply(events []process.Event) error {
+	for i := range events {
+		if e := &events[i]; e.Kind == process.EventKernelSymbol {
+			s.symbols.ApplyKernel(symbolize.KernelEvent(e.Symbol))
+			s.ksyms.Store(true)
+		}
+	}
+	for _, c := range s.table.Apply(events) {
+		if err := s.change(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// change passes one change of the process table on to the BPF program.
+func (s *Session) change(c process.Change) error {
+	proc := c.Process
+	if len(s.cfg.PIDs) > 0 {
+		if !s.wanted(c) {
+			return nil
+		}
+		s.load(proc)
+	}
+	switch {
+	case c.What&process.Ended != 0:
+		// An exec ends one image and begins another of the same PID.
+		if s.table.Live(proc.PID) == nil {
+			delete(s.targets, proc.PID)
+			return s.publisher.forget(proc)
+		}
+	case c.What&(process.NewImage|process.Mapped) != 0:
+		return s.publisher.publish(proc)
+	}
+	return nil
+}
+
+// wanted reports whether a process is one of those asked for, or a descendant.
+func (s *Session) wanted(c process.Change) bool {
+	pid := c.Process.PID
+	if s.targets[pid] {
+		return true
+	}
+	if s.cfg.Follow && c.What&process.NewImage != 0 && s.targets[c.Process.PPID] {
+		s.targets[pid] = true
+		return true
+	}
+	return false
+}
+
+// walkQueued walks the raw samples that the table is current for and returns
+// the others.
+func (s *Session) walkQueued(late []*unwinder.RawSample, now uint64) []*unwinder.RawSample {
+	queue := late
+	for len(queue) < 4*rawQueue {
+		select {
+		case r := <-s.raw:
+			queue = append(queue, r)
+			continue
+		default:
+		}
+		break
+	}
+	kept := queue[:0]
+	for _, r := range queue {
+		if r.Time > now {
+			kept = append(kept, r)
+			continue
+		}
+		s.walk(r)
+		s.rawDone.Add(1)
+	}
+	clear(queue[len(kept):])
+	return kept
+}
+
+func (s *Session) walk(r *unwinder.RawSample) {
+	proc := s.table.At(r.PID, r.Time)
+	sample := r.Sample
+	if proc == nil {
+		sample.User = []stack.Addr{stack.Addr(r.Regs.PC)}
+	} else {
+		var fresh []process.FileID
+		sample, fresh = walkRaw(s.files, proc, r)
+		s.republish(proc, r.Stop, fresh)
+	}
+	s.walkedMu.Lock()
+	s.walked = append(s.walked, sample)
+	s.walkedMu.Unlock()
+}
+
+// republish tells the program what a raw sample showed it does not know: the
+// tables of the files just opened, or the whole process.
+func (s *Session) republish(proc *process.Process, stop stack.Stop, fresh []process.FileID) {
+	for _, id := range fresh {
+		_ = s.publisher.loaded(id, s.table.Live) // counted; the next raw sample tries again
+	}
+	if live := s.table.Live(proc.PID); live != nil && live.ID == proc.ID && stop == stack.StopNoProc && !s.unwinder.HasProcess(proc.PID) {
+		_ = s.publisher.publish(live)
+	}
+}

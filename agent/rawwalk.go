@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"runtime"
+
+	"github.com/lowflame/lowflame/bpf/unwinder"
+	"github.com/lowflame/lowflame/process"
+	"github.com/lowflame/lowflame/stack"
+	"github.com/lowflame/lowflame/unwind"
+)
+
+// maxUserFrames is the depth the BPF program walks to, UNW_MAX_USER.
+const maxUserFrames = 1024
+
+// nativeArch is the machine lowflame runs on.
+func nativeArch() unwind.Arch {
+	if runtime.GOARCH == "arm64" {
+		return unwind.ARM64
+	}
+	return unwind.AMD64
+}
+
+// space is the code of one process, for the walk in Go. Files are opened as
+// the walk comes to them.
+type space struct {
+	files *files
+	proc  *process.Process
+	// fresh collects the files that were opened.
+	fresh []process.FileID
+}
+
+// At implements unwind.Space.
+func (s *space) At(pc uint64) (unwind.Code, bool) {
+	m := s.proc.Find(stack.Addr(pc))
+	if m == nil {
+		return unwind.Code{}, false
+	}
+	code := unwind.Code{Begin: uint64(m.Begin), End: uint64(m.End)}
+	f, fresh := s.files.get(s.proc, m)
+	if fresh {
+		s.fresh = append(s.fresh, m.File)
+	}
+	switch {
+	case m.Kind == process.KindAnon || f != nil && f.notELF && m.Kind == process.KindMemfd:
+		code.FPWalk = true
+	case f == nil || f.object == nil:
+	case f.table == nil:
+		code.Table = new(unwind.Table) // no rule for any address
+	default:
+		if bias, ok := f.bias(m); ok {
+			code.Bias, code.Table = bias, f.table.Table
+		}
+	}
+	return code, true
+}
+
+// walkRaw finishes the walk of a raw sample with what is known of its process
+// by now, and returns the files this opened.
+func walkRaw(f *files, proc *process.Process, raw *unwinder.RawSample) (stack.Sample, []process.FileID) {
+	sample := raw.Sample
+	sp := &space{files: f, proc: proc}
+	walked := unwind.Walk(nativeArch(), sp, raw.Stack, raw.Regs, maxUserFrames)
+	sample.Stop = walked.Stop
+	sample.Interrupted = walked.Interrupted
+	sample.User = make([]stack.Addr, len(walked.PCs))
+	for i, pc := range walked.PCs {
+		sample.User[i] = stack.Addr(pc)
+	}
+	return sample, sp.fresh
+}

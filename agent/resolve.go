@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"github.com/lowflame/lowflame/pprofexport"
+	"github.com/lowflame/lowflame/process"
+	"github.com/lowflame/lowflame/stack"
+	"github.com/lowflame/lowflame/symbolize"
+)
+
+// resolver turns addresses into frames. A frame is made once per file and
+// link-time address, however many processes and stacks it is in. Not safe for
+// concurrent use.
+type resolver struct {
+	files   *files
+	table   *process.Table
+	symbols *symbolize.Symbolizer
+	kernel  map[stack.Addr]*pprofexport.Frame
+	modules map[string]*pprofexport.Mapping
+	images  map[uint64]*imageFrames // by process.Process.ID
+}
+
+// imageFrames holds the frames that mean something in one process only.
+type imageFrames struct {
+	used   uint64 // time of the last window that needed it
+	frames map[stack.Addr]*pprofexport.Frame
+}
+
+func newResolver(f *files, t *process.Table, s *symbolize.Symbolizer) *resolver {
+	return &resolver{
+		files: f, table: t, symbols: s,
+		kernel:  make(map[stack.Addr]*pprofexport.Frame),
+		modules: make(map[string]*pprofexport.Mapping),
+		images:  make(map[uint64]*imageFrames),
+	}
+}
+
+// resolve names the frames and labels of a sample.
+func (r *resolver) resolve(s *stack.Sample) pprofexport.Sample {
+	proc := r.table.At(s.PID, s.Time)
+	if inExec(s, proc) {
+		s.User, s.Stop = nil, stack.StopExec
+	}
+	out := pprofexport.Sample{
+		Frames: make([]*pprofexport.Frame, 0, len(s.Kernel)+len(s.User)),
+		Labels: labels(s, proc),
+		Count:  int64(s.Count),
+		Stop:   s.Stop,
+	}
+	for i := range s.Kernel {
+		out.Frames = append(out.Frames, r.kernelFrame(s.KernelLookup(i)))
+	}
+	for i := range s.User {
+		out.Frames = append(out.Frames, r.userFrame(proc, s.Lookup(i), s.Time))
+	}
+	return out
+}
+
+// inExec reports whether a sample was taken in execve between the end of the
+// old image and the start of the new: the registers are still the old one's. No
+// other code can be in a system call and in no mapping.
+func inExec(s *stack.Sample, proc *process.Process) bool {
+	return proc != nil && len(s.Kernel) > 0 && len(s.User) == 1 && s.Stop == stack.StopNoMapping && proc.Find(s.User[0]) == nil
+}
+
+func labels(s *stack.Sample, proc *process.Process) pprofexport.Labels {
+	l := pprofexport.Labels{PID: s.PID, TID: s.TID, Comm: s.Comm, Thread: s.Comm}
+	if proc != nil {
+		l.ContainerID, l.Cgroup = proc.ContainerID, proc.Cgroup
+		if proc.Comm != "" {
+			l.Comm = proc.Comm
+		}
+	}
+	return l
+}
+
+func (r *resolver) kernelFrame(addr stack.Addr) *pprofexport.Frame {
+	if f := r.kernel[addr]; f != nil {
+		return f
+	}
+	module, lines := r.symbols.Kernel(addr)
+	m := r.modules[module]
+	if m == nil {
+		m = pprofexport.KernelMapping(module)
+		r.modules[module] = m
+	}
+	f := &pprofexport.Frame{Addr: uint64(addr), Mapping: m, Lines: lines}
+	r.kernel[addr] = f
+	return f
+}
+
+func (r *resolver) userFrame(proc *process.Process, addr stack.Addr, when uint64) *pprofexport.Frame {
+	if proc == nil {
+		return &pprofexport.Frame{Addr: uint64(addr)}
+	}
+	m := proc.Find(addr)
+	if m == nil {
+		return r.imageFrame(proc, nil, addr, when)
+	}
+	f, _ := r.files.get(proc, m)
+	if f == nil || f.object == nil {
+		return r.imageFrame(proc, m, addr, when)
+	}
+	bias, ok := f.bias(m)
+	if !ok {
+		return r.imageFrame(proc, m, addr, when)
+	}
+	return r.fileFrame(f, proc, m, stack.LinkAddr(uint64(addr)-bias))
+}
+
+func (r *resolver) fileFrame(f *file, proc *process.Process, m *process.Mapping, addr stack.LinkAddr) *pprofexport.Frame {
+	f.mu.Lock()
+	frame := f.frames[addr]
+	f.mu.Unlock()
+	if frame != nil {
+		return frame
+	}
+	frame = &pprofexport.Frame{
+		Addr:    uint64(addr),
+		Mapping: f.mapping(addr, proc.Exe != "" && m.Path == proc.Exe),
+		Lines:   r.symbols.User(f.binary, addr),
+	}
+	f.mu.Lock()
+	f.frames[addr] = frame
+	f.mu.Unlock()
+	return frame
+}
+
+// imageFrame makes a frame for code that belongs to one process: made at run
+// time, or in a file that could not be opened.
+func (r *resolver) imageFrame(proc *process.Process, m *process.Mapping, addr stack.Addr, when uint64) *pprofexport.Frame {
+	image := r.images[proc.ID]
+	if image == nil {
+		image = &imageFrames{frames: make(map[stack.Addr]*pprofexport.Frame)}
+		r.images[proc.ID] = image
+	}
+	image.used = max(image.used, when)
+	if f := image.frames[addr]; f != nil {
+		return f
+	}
+	f := &pprofexport.Frame{Addr: uint64(addr)}
+	switch {
+	case m == nil:
+	case m.Kind == process.KindFile || m.Kind == process.KindOther || m.Kind == process.KindVDSO:
+		f.Mapping = &pprofexport.Mapping{Begin: uint64(m.Begin), End: uint64(m.End), Off: uint64(m.Off), File: m.Path, Main: m.Path == proc.Exe}
+	default:
+		f.Mapping = pprofexport.AnonMapping(uint64(m.Begin), uint64(m.End))
+		f.Lines = r.symbols.JIT(jitProcess(proc), addr)
+	}
+	image.frames[addr] = f
+	return f
+}
+
+func jitProcess(proc *process.Process) symbolize.JITProcess {
+	return symbolize.JITProcess{PID: proc.PID, NSPID: proc.NSPID, Start: proc.ID}
+}
+
+// forget drops the frames of processes that no window since the given time
+// needed, CLOCK_MONOTONIC ns.
+func (r *resolver) forget(before uint64) {
+	for id, image := range r.images {
+		if image.used < before {
+			delete(r.images, id)
+		}
+	}
+}
+
+// mapping describes the segment that holds a link-time address, in link-time
+// addresses: equal for every process that maps the file.
+func (f *file) mapping(addr stack.LinkAddr, main bool) *pprofexport.Mapping {
+	m := &pprofexport.Mapping{File: f.path, BuildID: f.buildID, Main: main}
+	for _, s := range f.object.Segments {
+		if s.Exec && addr >= s.Addr && uint64(addr-s.Addr) < s.MemSize {
+			m.Begin, m.End, m.Off = uint64(s.Addr), uint64(s.Addr)+s.MemSize, uint64(s.Off)
+			return m
+		}
+	}
+	return m
+}

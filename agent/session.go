@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package agent wires the parts together: kernel events keep the process table
+// and the BPF program current, windows of samples are drained, resolved and
+// handed on. It is the only package that starts goroutines.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/lowflame/lowflame/bpf/unwinder"
+	"github.com/lowflame/lowflame/pprofexport"
+	"github.com/lowflame/lowflame/process"
+	"github.com/lowflame/lowflame/stack"
+	"github.com/lowflame/lowflame/symbolize"
+)
+
+// Config says what a session samples.
+type Config struct {
+	Frequency int           // samples a second and CPU
+	Window    time.Duration // between two drains
+	// PIDs restricts sampling to these processes, and with Follow to their
+	// descendants. Empty means the whole machine.
+	PIDs    []uint32
+	Follow  bool
+	Threads bool // tell threads apart by TID
+	// NoKernel leaves kernel stacks out.
+	NoKernel bool
+	Logger   log.Logger // nil logs nothing
+}
+
+// Window is what was sampled from one drain to the next.
+type Window struct {
+	Samples []pprofexport.Sample
+	Stats   unwinder.Stats
+}
+
+// Session samples until it is told to stop.
+type Session struct {
+	cfg       Config
+	unwinder  *unwinder.Unwinder
+	sideband  *process.Sideband
+	table     *process.Table
+	files     *files
+	publisher *publisher
+	symbols   *symbolize.Symbolizer
+	resolver  *resolver
+
+	// targets holds the processes asked for and their descendants, when only
+	// those are sampled. Owned by the event loop.
+	targets map[uint32]bool
+	// raw carries raw samples to the event loop: only there is it known up to
+	// which time the process table is current.
+	raw chan *unwinder.RawSample
+	// rawTaken counts the raw samples handed over by the kernel, rawDone those
+	// walked.
+	rawTaken, rawDone atomic.Uint64
+	// applied is the CLOCK_MONOTONIC time up to which events are in the table.
+	applied atomic.Uint64
+	ksyms   atomic.Bool // kernel symbols changed
+
+	walkedMu sync.Mutex // guards walked
+	walked   []stack.Sample
+}
+
+const (
+	maxOpenFiles = 8192
+	rawQueue     = 64 // 17 KiB each; what does not fit waits in the kernel's ring
+	// keepDead is how long a process stays known after its end: its last
+	// samples are in the window being drained.
+	keepDead = 30 * time.Second
+)
+
+// Open loads everything into the kernel and learns what runs. Sampling begins
+// with Run; Close releases it all.
+func Open(ctx context.Context, cfg Config) (*Session, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = log.NewNopLogger()
+	}
+	s := &Session{cfg: cfg, raw: make(chan *unwinder.RawSample, rawQueue), targets: make(map[uint32]bool)}
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Session) open(ctx context.Context) error {
+	var err error
+	s.unwinder, err = unwinder.Open(unwinder.Config{
+		Frequency: s.cfg.Frequency, Window: s.cfg.Window,
+		Filter: len(s.cfg.PIDs) > 0, Follow: s.cfg.Follow,
+		Threads: s.cfg.Threads, NoKernel: s.cfg.NoKernel,
+	})
+	if err != nil {
+		return err
+	}
+	cpus, err := unwinder.OnlineCPUs()
+	if err != nil {
+		return fmt.Errorf("list CPUs: %w", err)
+	}
+	if s.sideband, err = process.OpenSideband(cpus, process.SidebandConfig{KernelSymbols: true}); err != nil {
+		return fmt.Errorf("watch processes: %w", err)
+	}
+	s.table = process.NewTable("/proc")
+	s.files = newFiles(s.unwinder, s.table, s.cfg.Logger)
+	s.publisher = newPublisher(s.unwinder, s.files)
+	s.symbols = symbolize.New(symbolize.Config{})
+	s.resolver = newResolver(s.files, s.table, s.symbols)
+	if vdso, err := symbolize.VDSO(); err == nil { // a kernel may run without
+		s.files.addVDSO(vdso)
+	}
+	if err := s.table.Scan(ctx, nil); err != nil {
+		return fmt.Errorf("list processes: %w", err)
+	}
+	return s.publishAll()
+}
+
+// publishAll tells the program of every process that runs, and has the tables
+// of those asked for built before the first sample.
+func (s *Session) publishAll() error {
+	for _, pid := range s.cfg.PIDs {
+		if err := s.unwinder.AddPID(pid); err != nil {
+			return err
+		}
+		s.targets[pid] = true
+	}
+	var errs []error
+	for _, proc := range s.table.All() {
+		if len(s.targets) > 0 && !s.targets[proc.PID] {
+			continue
+		}
+		if s.targets[proc.PID] {
+			s.load(proc)
+		}
+		errs = append(errs, s.publisher.publish(proc))
+	}
+	return errors.Join(errs...)
+}
+
+// load opens the files of a process and builds their tables.
+func (s *Session) load(proc *process.Process) {
+	for i := range proc.Mappings {
+		s.files.get(proc, &proc.Mappings[i])
+	}
+}
+
+// Frequency is the rate in force, samples a second and CPU.
+func (s *Session) Frequency() int { return s.unwinder.Frequency() }
+
+// MapBytes is how much memory the BPF maps take.
+func (s *Session) MapBytes() uint64 { return s.unwinder.MapBytes() }
+
+// Run samples until ctx is done. use gets each window; the last one is drained
+// after sampling has stopped and holds all that was left.
+func (s *Session) Run(ctx context.Context, started func(), use func(Window)) error {
+	// The loops outlive ctx: what was sampled before it ended is still read.
+	loops, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	group, loops := errgroup.WithContext(loops)
+	group.Go(func() error { return s.unwinder.RunTraces(loops) })
+	group.Go(func() error {
+		return s.unwinder.RunRaw(loops, func(r *unwinder.RawSample) { s.queueRaw(loops, r) })
+	})
+	group.Go(func() error { return s.runEvents(loops) })
+	group.Go(func() error {
+		defer stop()
+		if err := s.unwinder.Start(); err != nil {
+			return err
+		}
+		started()
+		return s.runWindows(ctx, loops, use)
+	})
+	return group.Wait()
+}
+
+// runWindows drains a window each time one is full. It ends with ctx, or when
+// another loop has failed.
+func (s *Session) runWindows(ctx, loops context.Context, use func(Window)) error {
+	tick := time.NewTicker(s.cfg.Window)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if err := s.drain(loops, use); err != nil {
+				return err
+			}
+		case <-loops.Done():
+			return nil
+		case <-ctx.Done():
+			if err := s.unwinder.Stop(); err != nil {
+				return fmt.Errorf("stop sampling: %w", err)
+			}
+			if err := s.drain(loops, use); err != nil {
+				return err
+			}
+			return s.drainRaw(loops, use)
+		}
+	}
+}
+
+func (s *Session) drain(ctx context.Context, use func(Window)) error {
+	samples, stats, err := s.unwinder.Drain(ctx)
+	if err != nil {
+		return err
+	}
+	level.Debug(s.cfg.Logger).Log("msg", "window", "samples", stats.Delivered, "raw", stats.Raw, "raw_full", stats.RawFull,
+		"stacks", len(samples), "frames", stats.Frames, "refills", stats.Refills, "bpf_ns", stats.NS)
+	now := monotonic()
+	if err := s.await(ctx, func() bool { return s.applied.Load() >= now }); err != nil {
+		return err
+	}
+	s.emit(append(samples, s.takeWalked()...), stats, use)
+	before := now - uint64(keepDead)
+	s.table.Forget(before)
+	s.resolver.forget(before)
+	return nil
+}
+
+// drainRaw waits for the raw samples still under way.
+func (s *Session) drainRaw(ctx context.Context, use func(Window)) error {
+	if err := s.unwinder.FlushRaw(ctx); err != nil {
+		return err
+	}
+	if err := s.await(ctx, func() bool { return s.rawDone.Load() == s.rawTaken.Load() }); err != nil {
+		return err
+	}
+	s.emit(s.takeWalked(), unwinder.Stats{}, use)
+	return nil
+}
+
+func (s *Session) emit(samples []stack.Sample, stats unwinder.Stats, use func(Window)) {
+	if s.ksyms.Swap(false) {
+		clear(s.resolver.kernel)
+	}
+	w := Window{Stats: stats, Samples: make([]pprofexport.Sample, 0, len(samples))}
+	for i := range samples {
+		w.Samples = append(w.Samples, s.resolver.resolve(&samples[i]))
+	}
+	use(w)
+}
+
+// await wakes the event loop until done holds.
+func (s *Session) await(ctx context.Context, done func() bool) error {
+	for !done() {
+		s.sideband.Wake()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Microsecond):
+		}
+	}
+	return nil
+}
+
+func (s *Session) takeWalked() []stack.Sample {
+	s.walkedMu.Lock()
+	defer s.walkedMu.Unlock()
+	w := s.walked
+	s.walked = nil
+	return w
+}
+
+// Close releases everything. Run has returned.
+func (s *Session) Close() error {
+	var errs []error
+	if s.unwinder != nil {
+		errs = append(errs, s.unwinder.Close())
+	}
+	if s.sideband != nil {
+		errs = append(errs, s.sideband.Close())
+	}
+	if s.files != nil {
+		errs = append(errs, s.files.close())
+	}
+	return errors.Join(errs...)
+}
+
+func monotonic() uint64 {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // cannot fail for this clock
+	return uint64(ts.Nano())
+}

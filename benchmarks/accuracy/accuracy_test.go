@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package accuracy
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/pprof/profile"
+
+	"github.com/lowflame/lowflame/benchmarks/workloads"
+)
+
+var (
+	seconds = flag.Float64("seconds", 3, "how long each workload runs")
+	keep    = flag.String("keep", "", "directory to keep programs and profiles in")
+)
+
+const defaultHz = 499
+
+// TestWorkloads records every workload and compares the profile with what the
+// workload says of itself.
+func TestWorkloads(t *testing.T) {
+	if testing.Short() {
+		t.Skip("records every workload for 3 s")
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("sampling needs root")
+	}
+	lowflame := filepath.Join(directory(t), "lowflame")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", lowflame, "../../cmd/lowflame").CombinedOutput(); err != nil {
+		t.Fatalf("build lowflame: %v\n%s", err, out)
+	}
+	forEachWorkload(t, func(t *testing.T, p workloads.Program) {
+		testWorkload(t, lowflame, p)
+	})
+}
+
+func testWorkload(t *testing.T, lowflame string, p workloads.Program) {
+	out := filepath.Join(filepath.Dir(p.Path), "profile.pb.gz")
+	report := record(t, lowflame, out, p)
+	prof := readProfile(t, out)
+	for _, problem := range CheckProfile(prof) {
+		t.Error(problem)
+	}
+	if accounting, err := ReadAccounting(prof); err != nil {
+		t.Error(err)
+	} else {
+		for _, problem := range accounting.Check(prof) {
+			t.Error(problem)
+		}
+	}
+	rec := FromProfile(prof, report.PID)
+	result := Check(rec, report)
+	t.Log(result)
+	for _, problem := range result.Problems {
+		t.Error(problem)
+	}
+	for _, problem := range CheckThreads(rec, p.Threads) {
+		t.Error(problem)
+	}
+}
+
+// record runs p under lowflame and returns the report p printed.
+func record(t *testing.T, lowflame, out string, p workloads.Program) *workloads.Report {
+	t.Helper()
+	args := append([]string{"record", "-F", strconv.Itoa(rate(p)), "-o", out, "--"}, p.Command(*seconds)...)
+	stdout, stderr := run(t, lowflame, args...)
+	report, err := workloads.ParseReport(stdout)
+	if err != nil {
+		t.Fatalf("%v\nstdout: %s\nstderr: %s", err, stdout, stderr)
+	}
+	t.Cleanup(func() { os.Remove(fmt.Sprintf("/tmp/perf-%d.map", report.PID)) })
+	return report
+}
+
+// run runs a command to its end, which must come within a minute.
+func run(t *testing.T, name string, args ...string) (stdout, stderr []byte) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var o, e bytes.Buffer
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Stdout, cmd.Stderr = &o, &e
+	cmd.WaitDelay = time.Second
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, e.Bytes())
+	}
+	return o.Bytes(), e.Bytes()
+}
+
+func rate(p workloads.Program) int {
+	if p.Hz != 0 {
+		return p.Hz
+	}
+	return defaultHz
+}
+
+func readProfile(t *testing.T, path string) *profile.Profile {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	p, err := profile.Parse(f)
+	if err != nil {
+		t.Fatalf("parse %s: %v", path, err)
+	}
+	return p
+}
+
+// directory returns where programs and profiles go.
+func directory(t *testing.T) string {
+	t.Helper()
+	if *keep == "" {
+		return t.TempDir()
+	}
+	dir, err := filepath.Abs(*keep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// forEachWorkload builds each workload and runs test on it as a subtest. One at a
+// time: two would take CPU time and caches from each other.
+func forEachWorkload(t *testing.T, test func(*testing.T, workloads.Program)) {
+	tools := workloads.Native()
+	for _, tool := range []string{tools.CC, tools.CXX, tools.Rustc, tools.Go} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("no compiler: %v", err)
+		}
+	}
+	dir := directory(t)
+	src, err := workloads.Extract(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range workloads.All(tools) {
+		t.Run(w.Name, func(t *testing.T) {
+			p, err := w.BuildIn(t.Context(), tools, src, dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			test(t, p)
+		})
+	}
+}
+
+// CheckThreads returns what is wrong with thread names: names are the expected
+// prefixes of thread labels, nil if any will do.
+func CheckThreads(rec Recording, names []string) []string {
+	if names == nil {
+		return nil
+	}
+	counts := make(map[string]int64)
+	var all, named int64
+	for _, s := range rec.Samples {
+		all += s.Count
+		i := slices.IndexFunc(names, func(name string) bool { return strings.HasPrefix(s.Thread, name) })
+		if i >= 0 {
+			counts[names[i]] += s.Count
+			named += s.Count
+		}
+	}
+	var problems []string
+	for _, name := range names {
+		if counts[name] == 0 {
+			problems = append(problems, fmt.Sprintf("no sample has a thread label that begins with %q", name))
+		}
+	}
+	// The rest is main and threads that have not named themselves yet.
+	if float64(named) < 0.97*float64(all) {
+		problems = append(problems, fmt.Sprintf("%d of %d samples have one of the thread labels %q", named, all, names))
+	}
+	return problems
+}

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0
+
+// Package unwinder is the only doorway to the kernel's BPF: it loads the
+// sampling program, gives it unwind tables and the mappings of processes, and
+// takes samples out.
+package unwinder
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+)
+
+// Config says what to sample. The zero value of a field means its default.
+type Config struct {
+	// Frequency is in samples a second and CPU; it is lowered to what
+	// kernel.perf_event_max_sample_rate allows.
+	Frequency int
+	// Window is how long at most lies between two Drains: it sizes the maps.
+	Window time.Duration
+	// Filter restricts sampling to the processes given to AddPID, and with
+	// Follow to their children.
+	Filter, Follow bool
+	// Threads tells the threads of a process apart by TID.
+	Threads bool
+	// NoKernel leaves kernel stacks out.
+	NoKernel bool
+	// MaxProcesses bounds the processes known in the kernel, 16384 by default.
+	MaxProcesses int
+}
+
+// Unwinder is a loaded program. Its methods are safe for concurrent use.
+type Unwinder struct {
+	cfg    Config
+	objs   bpfObjects
+	cpus   []cpuEvent
+	links  []link.Link
+	window *uint64 // parity of the window being counted, shared with BPF
+	pages  [][]byte
+	traces *ringbuf.Reader
+	raws   *ringbuf.Reader
+
+	tables    tableArena
+	processes processArena
+
+	drainMu sync.Mutex // held by Drain
+	flushed chan struct{}
+	rawDone chan struct{}
+
+	pendingMu sync.Mutex // guards pending
+	pending   [2]map[bpfUnwKey]traceRecord
+}
+
+const (
+	defaultFrequency    = 199
+	defaultMaxProcesses = 16384
+	traceBytesPerCPU    = 1 << 20 // over a second of 1 KiB stacks at 999 Hz
+	rawBytesPerCPU      = 2 << 20 // over 100 raw samples
+)
+
+// Open loads the program and its maps into the kernel, without sampling yet.
+// The error of a program the kernel refuses is an *ebpf.VerifierError.
+func Open(cfg Config) (*Unwinder, error) {
+	if cfg.Frequency <= 0 {
+		cfg.Frequency = defaultFrequency
+	}
+	if cfg.Window <= 0 {
+		cfg.Window = time.Second
+	}
+	if cfg.MaxProcesses <= 0 {
+		cfg.MaxProcesses = defaultMaxProcesses
+	}
+	u := &Unwinder{cfg: cfg, flushed: make(chan struct{}, 1), rawDone: make(chan struct{}, 1)}
+	u.pending[0] = make(map[bpfUnwKey]traceRecord)
+	u.pending[1] = make(map[bpfUnwKey]traceRecord)
+	if err := u.load(); err != nil {
+		u.Close()
+		return nil, err
+	}
+	return u, nil
+}
+
+func (u *Unwinder) load() error {
+	spec, err := loadBpf()
+	if err != nil {
+		return fmt.Errorf("read the BPF object: %w", err)
+	}
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return fmt.Errorf("count CPUs: %w", err)
+	}
+	u.size(spec, cpus)
+	if err := u.configure(spec); err != nil {
+		return err
+	}
+	if err := spec.LoadAndAssign(&u.objs, nil); err != nil {
+		return fmt.Errorf("load the BPF program: %w", err)
+	}
+	window, err := u.mmap(u.objs.UnwWindow, os.Getpagesize())
+	if err != nil {
+		return fmt.Errorf("map the window selector: %w", err)
+	}
+	u.window = &words64(window)[0]
+	u.tables = tableArena{u: u, outer: u.objs.UnwShards, inner: spec.Maps[bpfMapUnwShards].InnerMap}
+	u.processes = processArena{u: u, outer: u.objs.UnwMaps, inner: spec.Maps[bpfMapUnwMaps].InnerMap, extents: make(map[uint32]extent)}
+	if u.traces, err = ringbuf.NewReader(u.objs.UnwTraces); err != nil {
+		return fmt.Errorf("open the trace ring: %w", err)
+	}
+	if u.raws, err = ringbuf.NewReader(u.objs.UnwRaws); err != nil {
+		return fmt.Errorf("open the raw sample ring: %w", err)
+	}
+	return nil
+}
+
+// size sets the number of entries of every map from the rate, the window and
+// the number of possible CPUs: a window has at most Frequency*CPUs samples, each
+// of which can be a new stack.
+func (u *Unwinder) size(spec *ebpf.CollectionSpec, cpus int) {
+	samples := int(float64(u.cfg.Frequency*cpus)*u.cfg.Window.Seconds()*1.25) + 1
+	counts := min(max(ceilPow2(samples), 1<<10), 1<<16)
+	spec.Maps[bpfMapUnwCounts0].MaxEntries = uint32(counts)
+	spec.Maps[bpfMapUnwCounts1].MaxEntries = uint32(counts)
+	spec.Maps[bpfMapUnwTraces].MaxEntries = uint32(min(max(ceilPow2(cpus*traceBytesPerCPU), 1<<20), 1<<26))
+	spec.Maps[bpfMapUnwRaws].MaxEntries = uint32(min(max(ceilPow2(cpus*rawBytesPerCPU), 1<<21), 1<<26))
+	spec.Maps[bpfMapUnwProcs].MaxEntries = uint32(u.cfg.MaxProcesses)
+	spec.Maps[bpfMapUnwFilter].MaxEntries = uint32(u.cfg.MaxProcesses)
+}
+
+func (u *Unwinder) configure(spec *ebpf.CollectionSpec) error {
+	taskPtRegs := features.HaveProgramHelper(ebpf.PerfEvent, asm.FnTaskPtRegs)
+	if taskPtRegs != nil && !errors.Is(taskPtRegs, ebpf.ErrNotSupported) {
+		return fmt.Errorf("ask the kernel for bpf_task_pt_regs: %w", taskPtRegs)
+	}
+	wake := spec.Maps[bpfMapUnwTraces].MaxEntries / 4
+	for name, value := range map[string]any{
+		bpfVarCfgFilter:     flag(u.cfg.Filter),
+		bpfVarCfgFollow:     flag(u.cfg.Follow),
+		bpfVarCfgThreads:    flag(u.cfg.Threads),
+		bpfVarCfgNoKernel:   flag(u.cfg.NoKernel),
+		bpfVarCfgTaskPtRegs: flag(taskPtRegs == nil),
+		bpfVarCfgWakeBytes:  wake,
+	} {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// hasTracepoint reports whether the kernel has a tracepoint, by the BTF type
+// every tracepoint leaves behind.
+func hasTracepoint(name string) bool {
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return false
+	}
+	var t *btf.Typedef
+	return kernel.TypeByName("btf_trace_"+name, &t) == nil
+}
+
+// AddPID adds a process to those sampled, when Config.Filter is set.
+func (u *Unwinder) AddPID(pid uint32) error {
+	if err := u.objs.UnwFilter.Put(pid, uint8(1)); err != nil {
+		return fmt.Errorf("sample process %d: %w", pid, err)
+	}
+	return nil
+}
+
+// VerifiedInstructions is how many instructions the kernel's verifier walked
+// to accept each program; 0 where the kernel does not say (before 5.16).
+func (u *Unwinder) VerifiedInstructions() map[string]uint32 {
+	count := make(map[string]uint32)
+	for name, p := range map[string]*ebpf.Program{
+		"unw_sample": u.objs.UnwSample, "unw_fork": u.objs.UnwFork, "unw_exit": u.objs.UnwExit,
+	} {
+		if info, err := p.Info(); err == nil {
+			count[name], _ = info.VerifiedInstructions()
+		}
+	}
+	return count
+}
+
+// Close stops sampling and unloads everything. Nothing stays in the kernel.
+func (u *Unwinder) Close() error {
+	errs := []error{u.Stop()}
+	for _, r := range []*ringbuf.Reader{u.traces, u.raws} {
+		if r != nil {
+			errs = append(errs, r.Close())
+		}
+	}
+	errs = append(errs, u.objs.Close(), u.tables.close(), u.processes.close(), u.unmap())
+	return errors.Join(errs...)
+}
+
+func flag(on bool) uint8 {
+	if on {
+		return 1
+	}
+	return 0
+}
+
+func ceilPow2(n int) int { return 1 << bits.Len(uint(n-1)) }
+
+// MapBytes is the memory the program's maps take, as the kernel accounts it.
+func (u *Unwinder) MapBytes() uint64 {
+	maps := []*ebpf.Map{
+		u.objs.UnwCounts0, u.objs.UnwCounts1, u.objs.UnwFilter, u.objs.UnwMaps, u.objs.UnwProcs,
+		u.objs.UnwRawBuffers, u.objs.UnwRaws, u.objs.UnwShards, u.objs.UnwStates,
+		u.objs.UnwStatsMap, u.objs.UnwTraces, u.objs.UnwWindow,
+	}
+	maps = append(maps, u.tables.maps()...)
+	maps = append(maps, u.processes.maps()...)
+	var total uint64
+	for _, m := range maps {
+		if info, err := m.Info(); err == nil {
+			if n, ok := info.Memlock(); ok {
+				total += n
+			}
+		}
+	}
+	return total
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/lowflame/lowflame/agent"
+	"github.com/lowflame/lowflame/internal/preflight"
+	"github.com/lowflame/lowflame/pprofexport"
+	"github.com/lowflame/lowflame/pprofexport/file"
+)
+
+type recordCmd struct {
+	PID           []uint32      `short:"p" sep:"," placeholder:"PID,…" help:"Record these processes, all their threads."`
+	All           bool          `short:"a" help:"Record the whole machine."`
+	Frequency     int           `short:"F" default:"199" placeholder:"HZ" help:"Samples a second and CPU (${default})."`
+	Duration      time.Duration `short:"d" placeholder:"DURATION" help:"Stop after this long, such as 10s; a command is then ended with SIGTERM. Otherwise until the command or the processes end, or Ctrl-C."`
+	Output        string        `short:"o" default:"profile.pb.gz" placeholder:"FILE" help:"File to write (${default}); - is standard output."`
+	Format        string        `placeholder:"FORMAT" help:"pprof, folded, speedscope or flamegraph-html. Otherwise as the file name ends: .pb.gz, .folded, .speedscope.json, .html."`
+	Follow        *bool         `negatable:"" help:"Record child processes too (on with -- CMD, off with -p)."`
+	Threads       bool          `help:"Tell threads apart: adds the label tid."`
+	ExcludeKernel bool          `help:"Leave kernel stacks out."`
+	Top           int           `default:"10" placeholder:"N" help:"Functions to list at the end (${default})."`
+	Quiet         bool          `short:"q" help:"No progress, no list of functions."`
+	LogLevel      string        `default:"warn" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"How much to log on standard error: debug, info, warn or error (${default})."`
+	Command       []string      `arg:"" optional:"" passthrough:"" name:"CMD" help:"Command to run and record, after --."`
+}
+
+const window = time.Second // between two drains
+
+func (c *recordCmd) Run() error {
+	format, err := c.check()
+	if err != nil {
+		return usageError{err}
+	}
+	if err := c.record(format); err != nil {
+		var status exitStatus
+		if len(c.Command) > 0 && !errors.As(err, &status) {
+			fmt.Fprintf(os.Stderr, "lowflame: %v\n", err)
+			return exitStatus(exitOwnFailure)
+		}
+		return err
+	}
+	return nil
+}
+
+// check refuses what cannot work before anything is started.
+func (c *recordCmd) check() (file.Format, error) {
+	if len(c.Command) > 0 && c.Command[0] == "--" {
+		c.Command = c.Command[1:]
+	}
+	chosen := 0
+	for _, is := range []bool{c.All, len(c.PID) > 0, len(c.Command) > 0} {
+		if is {
+			chosen++
+		}
+	}
+	if chosen != 1 {
+		return "", errors.New("say what to record, one of: -a for the whole machine, -p PID, or -- CMD")
+	}
+	if c.Frequency < 1 || c.Frequency > 100_000 {
+		return "", fmt.Errorf("-F %d: give 1 to 100000 samples a second", c.Frequency)
+	}
+	if c.Duration < 0 {
+		return "", fmt.Errorf("-d %v: a duration cannot be negative", c.Duration)
+	}
+	for _, pid := range c.PID {
+		if err := agent.CheckPID(pid); err != nil {
+			return "", fmt.Errorf("-p: %w", err)
+		}
+	}
+	return file.ParseFormat(c.Format, c.Output)
+}
+
+func (c *recordCmd) record(format file.Format) error {
+	if err := preflight.Required(); err != nil {
+		return err
+	}
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer cancel()
+	cfg := agent.Config{
+		Frequency: c.Frequency, Window: window, PIDs: c.PID, Threads: c.Threads, NoKernel: c.ExcludeKernel,
+		Follow: c.Follow != nil && *c.Follow, Logger: newLogger(c.LogLevel),
+	}
+	var cmd *child
+	if len(c.Command) > 0 {
+		var err error
+		if cmd, err = startChild(c.Command); err != nil {
+			return err
+		}
+		cfg.PIDs, cfg.Follow = []uint32{cmd.pid()}, c.Follow == nil || *c.Follow
+	}
+	session, err := agent.Open(ctx, cfg)
+	if err != nil {
+		if cmd != nil {
+			cmd.abandon()
+		}
+		return err
+	}
+	status, err := c.run(ctx, session, cmd, format)
+	if err := errors.Join(err, session.Close()); err != nil {
+		return err
+	}
+	if status != 0 {
+		return exitStatus(status)
+	}
+	return nil
+}
+
+// run records until it is time to stop and writes the profile. It returns the
+// command's exit status.
+func (c *recordCmd) run(ctx context.Context, session *agent.Session, cmd *child, format file.Format) (status int, err error) {
+	rec := agent.NewRecording(session, pprofexport.Info{Version: version(), Command: os.Args})
+	if got := session.Frequency(); got != c.Frequency {
+		fmt.Fprintf(os.Stderr, "lowflame: sampling at %d Hz, not %d: see sysctl kernel.perf_event_max_sample_rate\n", got, c.Frequency)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	end := &ending{pids: c.PID, cmd: cmd, duration: c.Duration, stop: cancel}
+	line := newProgress(c.Quiet)
+	err = rec.Run(ctx, func() { end.begin(ctx) }, line.show)
+	line.clear()
+	status, waitErr := end.finish()
+	if err := errors.Join(err, waitErr); err != nil {
+		return status, err
+	}
+	builder, quality := rec.Result()
+	quality = builder.Quality(quality)
+	profile, err := builder.Profile(quality)
+	if err != nil {
+		return status, err
+	}
+	if err := file.Write(c.Output, profile, file.Options{Format: format, Title: c.title()}); err != nil {
+		return status, err
+	}
+	if !c.Quiet && c.Top > 0 {
+		if err := file.Top(os.Stderr, profile, c.Top, terminalWidth(os.Stderr)); err != nil {
+			return status, err
+		}
+	}
+	fmt.Fprintln(os.Stderr, quality.String())
+	return status, nil
+}
+
+// title says what was recorded.
+func (c *recordCmd) title() string {
+	switch {
+	case len(c.Command) > 0:
+		return strings.Join(c.Command, " ")
+	case len(c.PID) > 0:
+		return fmt.Sprintf("processes %v", c.PID)
+	}
+	if name, err := os.Hostname(); err == nil {
+		return name
+	}
+	return "whole machine"
+}

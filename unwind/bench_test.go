@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package unwind
+
+import (
+	"testing"
+
+	"github.com/lowflame/lowflame/stack"
+)
+
+var libLLVM = []string{"/usr/lib/llvm-*/lib/libLLVM-*.so.1", "/usr/lib/x86_64-linux-gnu/libLLVM*.so*"}
+
+// BenchmarkBuild parses and encodes the .eh_frame of a large library, in one
+// thread, from memory.
+func BenchmarkBuild(b *testing.B) {
+	src := elfSources(b, library(b, libLLVM...))
+	src.debug = nil
+	want, err := src.table()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(src.eh.data)))
+	b.ReportAllocs()
+	for b.Loop() {
+		got, err := src.table()
+		if err != nil || words(got) != words(want) || words(got) < 1000 {
+			b.Fatalf("table of %d words, error %v; want %d words", words(got), err, words(want))
+		}
+	}
+	b.ReportMetric(float64(4*words(want)), "table-bytes")
+}
+
+// BenchmarkParse is BenchmarkBuild without the encoder.
+func BenchmarkParse(b *testing.B) {
+	src := elfSources(b, library(b, libLLVM...))
+	b.SetBytes(int64(len(src.eh.data)))
+	var rows int
+	for b.Loop() {
+		rows = 0
+		c := src.eh.reader(src, ".eh_frame", func(uint64, *frameState) { rows++ })
+		c.run(parseHdr(src.eh.hdr, src.eh.hdrAddr, src.eh.addr))
+		if rows < 100_000 || c.err != nil {
+			b.Fatalf("%d rows, error %v", rows, c.err)
+		}
+	}
+	b.ReportMetric(float64(rows), "rows")
+}
+
+// BenchmarkLookup looks addresses up all over the text of a large library.
+func BenchmarkLookup(b *testing.B) {
+	src := elfSources(b, library(b, libLLVM...))
+	src.debug = nil
+	t, err := src.table()
+	if err != nil {
+		b.Fatal(err)
+	}
+	p := &t.Pieces[0]
+	size := uint64(p.End - p.Start)
+	pc, found := uint64(0), 0
+	n := 0
+	for b.Loop() {
+		pc = (pc*6364136223846793005 + 1442695040888963407)
+		if r, _ := t.Lookup(p.Start + stack.LinkAddr(pc%size)); r.Kind() != KindNone {
+			found++
+		}
+		n++
+	}
+	if found < n/2 {
+		b.Fatalf("%d of %d addresses have a rule", found, n)
+	}
+}
+
+func words(t *Table) int {
+	n := 0
+	for i := range t.Pieces {
+		n += len(t.Pieces[i].Words)
+	}
+	return n
+}

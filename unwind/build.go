@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package unwind
+
+import (
+	"debug/elf"
+	"errors"
+	"fmt"
+
+	"github.com/lowflame/lowflame/objfile"
+)
+
+// maxDebugFrame bounds .debug_frame. No compiler writes it by default where it
+// writes .eh_frame, so large ones do not occur.
+const maxDebugFrame = 64 << 20
+
+// Build returns the unwind table of o, from .eh_frame, from .debug_frame for
+// code that .eh_frame lacks, and from .gopclntab for Go code.
+//
+// Only code in executable segments is covered. Build does not retain o. It
+// returns ErrNoCFI if there is nothing to build from; with any other error the
+// table is returned too and holds what could be used: a *CFIError names the
+// first malformed entry, ErrTooBig says that the rest did not fit.
+//
+// See DWARF 5 §6.4 and LSB 5.0 §10.6.
+func Build(o *objfile.Object) (*Table, error) {
+	src := sources{segs: executable(o)}
+	switch o.Machine {
+	case elf.EM_X86_64:
+		src.arch = AMD64
+	case elf.EM_AARCH64:
+		src.arch = ARM64
+	default:
+		return nil, fmt.Errorf("machine %v: %w", o.Machine, ErrNoCFI)
+	}
+	goErr := src.openGo(o)
+	ehErr := src.openEH(o)
+	debugErr := src.openDebug(o)
+	if src.eh == nil && src.debug == nil && src.goRows == nil {
+		if err := firstError(goErr, ehErr, debugErr); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNoCFI, err)
+		}
+		return nil, ErrNoCFI
+	}
+	t, err := src.table()
+	if src.known = findRows(o, src.arch, t.gaps(src.segs)); len(src.known) > 0 {
+		t, err = src.table()
+	}
+	return t, firstError(err, goErr, ehErr, debugErr)
+}
+
+// openEH reads .eh_frame, if there is one.
+func (src *sources) openEH(o *objfile.Object) error {
+	data, addr, hdr, hdrAddr, err := o.EHFrame()
+	if errors.Is(err, objfile.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read .eh_frame: %w", err)
+	}
+	if len(data) > 0 {
+		src.eh = &section{data: data, addr: uint64(addr), hdr: hdr, hdrAddr: uint64(hdrAddr)}
+	}
+	return nil
+}
+
+// openDebug reads .debug_frame, if there is one.
+func (src *sources) openDebug(o *objfile.Object) error {
+	s, ok := o.Section(".debug_frame")
+	if !ok {
+		s, ok = o.Section(".zdebug_frame")
+	}
+	if !ok || s.Type == elf.SHT_NOBITS {
+		return nil
+	}
+	data, err := o.Data(s, maxDebugFrame)
+	if err != nil {
+		return fmt.Errorf("read .debug_frame: %w", err)
+	}
+	if len(data) > 0 {
+		src.debug = &section{data: data}
+	}
+	return nil
+}
+
+// executable returns the parts of executable segments that o has the bytes of.
+func executable(o *objfile.Object) []gap {
+	var segs []gap
+	for _, s := range o.Segments {
+		if s.Exec && uint64(s.Off) < uint64(o.Size()) {
+			n := min(s.FileSize, uint64(o.Size())-uint64(s.Off))
+			segs = append(segs, gap{uint64(s.Addr), uint64(s.Addr) + n})
+		}
+	}
+	return segs
+}

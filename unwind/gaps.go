@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package unwind
+
+import (
+	"bytes"
+
+	"github.com/lowflame/lowflame/objfile"
+	"github.com/lowflame/lowflame/stack"
+)
+
+// Code without call frame information about which something is known all the
+// same: the first instructions of a program, which nobody called, and the
+// trampoline that ends a signal handler. The dynamic linker of glibc lacks it
+// for the former, musl for both, the arm64 vDSO on purpose for the latter
+// (kernel: 87676cfca141 "Disable dwarf unwinding through the sigreturn
+// trampoline").
+const (
+	// entrySize is how much code the entry point may have: glibc's takes 60
+	// bytes on x86-64.
+	entrySize = 128
+	// maxGapScan bounds the search for trampolines, bytes of code. Binaries with
+	// more code without CFI are not C libraries.
+	maxGapScan = 4 << 20
+)
+
+// sigreturnCode returns the instructions of a signal return trampoline, which
+// can be nothing else: a system call of rt_sigreturn.
+func (a Arch) sigreturnCode() []byte {
+	if a == ARM64 {
+		return []byte{0x68, 0x11, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4} // mov x8, #139; svc #0
+	}
+	return []byte{0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05} // mov $15, %rax; syscall
+}
+
+// gap is a stretch of addresses without a rule.
+type gap struct{ begin, end uint64 }
+
+// gaps returns the parts of executable segments that t has no rule for, lowest
+// first.
+func (t *Table) gaps(segs []gap) []gap {
+	var out []gap
+	for _, s := range segs {
+		pc := s.begin
+		for i := range t.Pieces {
+			p := &t.Pieces[i]
+			begin, end := max(uint64(p.Start), s.begin), min(uint64(p.End), s.end)
+			if begin >= end {
+				continue
+			}
+			if begin > pc {
+				out = append(out, gap{pc, begin})
+			}
+			out = p.gaps(out, begin, end)
+			pc = end
+		}
+		if pc < s.end {
+			out = append(out, gap{pc, s.end})
+		}
+	}
+	return out
+}
+
+// gaps appends the stretches of [begin, end), which lies in the piece, that have
+// no rule.
+func (p *Piece) gaps(out []gap, begin, end uint64) []gap {
+	from := uint64(0)
+	p.each(func(pc uint64, r Rule) {
+		switch none := r.Kind() == KindNone; {
+		case none && from == 0:
+			from = max(pc, begin)
+		case !none && from != 0:
+			if to := min(pc, end); from < to {
+				out = append(out, gap{from, to})
+			}
+			from = 0
+		}
+	})
+	if from != 0 && from < end {
+		out = append(out, gap{from, end})
+	}
+	return out
+}
+
+// each calls f for each row of the piece, in order.
+func (p *Piece) each(f func(pc uint64, r Rule)) {
+	pc := uint64(p.Start)
+	dict := p.Words[p.Dict:p.Wide]
+	for i, row := range p.Words[p.Row:p.Dict] {
+		if i > 0 {
+			pc += uint64(uint16(row - p.Words[p.Row+uint32(i)-1]))
+		}
+		run := dict[row>>16:]
+		f(pc, Rule(run[0]>>8))
+		for _, w := range run[1 : run[0]&0xff] {
+			f(pc+uint64(w&0xff), Rule(w>>8))
+		}
+	}
+}
+
+// findRows returns rows for what is known of the code in gaps.
+func findRows(o *objfile.Object, arch Arch, gaps []gap) []span {
+	var rows []span
+	entry := uint64(o.Entry)
+	scan := uint64(maxGapScan)
+	code := arch.sigreturnCode()
+	for _, g := range gaps {
+		if entry >= g.begin && entry < g.end {
+			end := min(entry+entrySize, g.end)
+			rows = overlay(rows, []span{{entry, MakeRule(KindEnd, 0, 0)}, {end, 0}})
+		}
+		size := g.end - g.begin
+		if size > scan || size < uint64(len(code)) {
+			continue
+		}
+		scan -= size
+		text := make([]byte, size)
+		n, _ := o.ReadAt(text, stack.LinkAddr(g.begin))
+		if at := bytes.Index(text[:n], code); at >= 0 {
+			// A handler returns to the first byte, so its frame is looked up
+			// by the byte before, see Frame.Lookup.
+			begin := g.begin + uint64(at)
+			rows = overlay(rows, []span{{max(begin, 1) - 1, MakeRule(KindSignal, 0, 0)}, {begin + uint64(len(code)), 0}})
+		}
+	}
+	return rows
+}

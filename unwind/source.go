@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package unwind
+
+// sources is all a table is made of, in order of trust.
+type sources struct {
+	arch Arch
+	// goRows are the rows of Go text, which ends with one of KindNone. They win:
+	// the Go linker's DWARF says nothing of frame pointers.
+	goRows []span
+	eh     *section
+	debug  *section // .debug_frame: for code .eh_frame lacks
+	known  []span   // rows for code that nothing above covers
+	segs   []gap    // executable segments
+	wide   wideSet  // of all rows
+}
+
+// code returns where the executable segment that holds pc ends, 0 if none does.
+func (src *sources) code(pc uint64) uint64 {
+	for _, s := range src.segs {
+		if pc >= s.begin && pc < s.end {
+			return s.end
+		}
+	}
+	return 0
+}
+
+// section is call frame information in memory.
+type section struct {
+	data    []byte
+	addr    uint64 // link-time address of data, .eh_frame only
+	hdr     []byte // .eh_frame_hdr, or nil
+	hdrAddr uint64
+}
+
+// reader returns a parser of s.
+func (s *section) reader(src *sources, name string, row func(uint64, *frameState)) *cfi {
+	return &cfi{
+		section: name,
+		debug:   name == ".debug_frame",
+		data:    s.data,
+		addr:    s.addr,
+		machine: src.arch.machine(),
+		code:    src.code,
+		row:     row,
+	}
+}
+
+// table builds the table. The error is a *CFIError or ErrTooBig; the table has
+// what could be used.
+func (src *sources) table() (*Table, error) {
+	e := &encoder{table: Table{Arch: src.arch}, wide: &src.wide}
+	text := uint64(0)
+	for _, s := range src.segs {
+		text += s.end - s.begin
+	}
+	if text > smallText {
+		e.padding = padding
+	}
+	if src.debug == nil && len(src.goRows) == 0 && len(src.known) == 0 {
+		// The usual case needs no list of rows.
+		err := src.read(src.eh, ".eh_frame", e.add)
+		t, tooBig := e.finish()
+		return t, firstError(tooBig, err)
+	}
+	rows := src.goRows
+	eh, err := src.collect(src.eh, ".eh_frame")
+	rows = overlay(rows, eh)
+	debug, err2 := src.collect(src.debug, ".debug_frame")
+	rows = overlay(overlay(rows, debug), src.known)
+	for _, s := range rows {
+		e.add(s.pc, s.rule)
+	}
+	t, tooBig := e.finish()
+	return t, firstError(tooBig, err, err2)
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read packs the rows of a section and passes them on.
+func (src *sources) read(s *section, name string, add func(uint64, Rule)) error {
+	if s == nil {
+		return nil
+	}
+	pack := src.arch.machine().pack
+	c := s.reader(src, name, func(pc uint64, st *frameState) {
+		if st == nil {
+			add(pc, 0)
+			return
+		}
+		r, w := pack(st)
+		if r.Kind() == KindWide {
+			r = src.wide.rule(r, w)
+		}
+		add(pc, r)
+	})
+	c.run(parseHdr(s.hdr, s.hdrAddr, s.addr))
+	if c.err != nil {
+		return c.err
+	}
+	return nil
+}
+
+// collect lists the rows of a section.
+func (src *sources) collect(s *section, name string) ([]span, error) {
+	var rows []span
+	err := src.read(s, name, func(pc uint64, r Rule) {
+		switch n := len(rows); {
+		case n > 0 && rows[n-1].pc == pc:
+			rows[n-1].rule = r
+		case n > 0 && rows[n-1].rule == r:
+		case n < maxRows:
+			rows = append(rows, span{pc, r})
+		}
+	})
+	return rows, err
+}
+
+// maxRows bounds what collect keeps of one section.
+const maxRows = 1 << 24
+
+// overlay returns the rows of high, and where that has none those of low.
+func overlay(high, low []span) []span {
+	if len(high) == 0 {
+		return low
+	}
+	if len(low) == 0 {
+		return high
+	}
+	out := make([]span, 0, len(high)+len(low))
+	var h, l Rule
+	for len(high) > 0 || len(low) > 0 {
+		var pc uint64
+		switch {
+		case len(low) == 0 || len(high) > 0 && high[0].pc < low[0].pc:
+			pc, h, high = high[0].pc, high[0].rule, high[1:]
+		case len(high) == 0 || low[0].pc < high[0].pc:
+			pc, l, low = low[0].pc, low[0].rule, low[1:]
+		default:
+			pc, h, l, high, low = high[0].pc, high[0].rule, low[0].rule, high[1:], low[1:]
+		}
+		rule := h
+		if h.Kind() == KindNone {
+			rule = l
+		}
+		out = append(out, span{pc, rule})
+	}
+	return out
+}
