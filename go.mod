@@ -19,3 +19,5 @@ require (
 	github.com/go-logfmt/logfmt v0.5.1 // indirect
 	golang.org/x/text v0.14.0 // indirect
 )
+
+tool github.com/cilium/ebpf/cmd/bpf2go
