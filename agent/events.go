@@ -48,7 +48,7 @@ func (s *Session) runEvents(ctx context.Context) error {
 			return err
 		}
 		if lost > 0 {
-			if err := s.rescan(ctx); err != nil {
+			if err := s.rescan(ctx); err != nil && ctx.Err() == nil {
 				return err
 			}
 		}
@@ -173,7 +173,7 @@ func (s *Session) republish(proc *process.Process, was, now stack.Stop, fresh []
 	switch {
 	case was == stack.StopNoProc && !s.unwinder.HasProcess(proc.PID):
 		s.note(s.publisher.publish(live))
-	case was == stack.StopNoMapping && now == stack.StopNoMapping:
+	case was == now && (was == stack.StopNoMapping || was == stack.StopNoRule):
 		s.note(s.unwinder.Settle(proc.PID))
 	}
 }

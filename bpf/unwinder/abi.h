@@ -99,8 +99,8 @@ struct unw_proc {
 };
 
 enum unw_proc_flags {
-	/* User space knows no more of an address in no mapping: such samples
-	 * are not sent raw. */
+	/* User space knows no more of addresses in no mapping, or without a
+	 * rule: such samples are not sent raw. */
 	UNW_PROC_SETTLED = 1,
 };
 

@@ -87,8 +87,8 @@ func (u *Unwinder) SetProcess(pid uint32, ms []Mapping) error {
 	return nil
 }
 
-// Settle says that the mappings last set are all a process has: its samples at
-// other addresses no longer arrive raw. The next SetProcess undoes it.
+// Settle says that the mappings and tables last set are all there is: samples
+// at other addresses no longer arrive raw. The next SetProcess undoes it.
 func (u *Unwinder) Settle(pid uint32) error {
 	if err := u.processes.settle(pid); err != nil {
 		return fmt.Errorf("settle process %d: %w", pid, err)

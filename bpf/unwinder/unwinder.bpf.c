@@ -193,7 +193,7 @@ static __always_inline int wants_raw(struct unw_state *s, u32 stop)
 {
 	if (s->signals)
 		return 0;
-	if (stop == UNW_STOP_NO_MAPPING)
+	if (stop == UNW_STOP_NO_MAPPING || stop == UNW_STOP_NO_RULE)
 		return !(s->proc.flags & UNW_PROC_SETTLED) &&
 		       s->sp - s->regs[REG_SP] < UNW_RAW_STACK / 2;
 	return stop == UNW_STOP_NO_PROC || stop == UNW_STOP_TABLE_MISSING;
