@@ -86,6 +86,9 @@ func (s *Session) apply(events []process.Event) error {
 // change passes one change of the process table on to the BPF program.
 func (s *Session) change(c process.Change) error {
 	proc := c.Process
+	if c.What&process.Ended != 0 {
+		s.files.retire(proc)
+	}
 	if len(s.cfg.PIDs) > 0 {
 		if !s.wanted(c) {
 			return nil

@@ -226,6 +226,8 @@ func (s *Session) drain(ctx context.Context, use func(Window)) error {
 	before := now - uint64(keepDead)
 	s.table.Forget(before)
 	s.resolver.forget(before)
+	s.files.forget(before)
+	s.symbols.Trim()
 	return nil
 }
 
