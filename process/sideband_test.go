@@ -253,8 +253,11 @@ func TestSidebandReopen(t *testing.T) {
 	if err := exec.Command("/bin/true").Run(); err != nil {
 		t.Fatal(err)
 	}
-	if events := readUntilQuiet(t, s); !slices.ContainsFunc(events, func(ev Event) bool { return ev.Kind == EventExec && ev.Comm == "true" }) {
-		t.Errorf("exec not among %d events", len(events))
+	events := readUntilQuiet(t, s)
+	for _, want := range []Event{{Kind: EventExec, Comm: "true"}, {Kind: EventLost}} {
+		if !slices.ContainsFunc(events, func(ev Event) bool { return ev.Kind == want.Kind && ev.Comm == want.Comm }) {
+			t.Errorf("%+v is not among %d events", want, len(events))
+		}
 	}
 	if err := s.Reopen(4000); err == nil {
 		t.Error("CPU 4000 was opened")
