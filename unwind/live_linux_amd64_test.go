@@ -31,6 +31,8 @@ type live struct {
 	syms   map[string][]elf.Symbol
 	page   [4096]byte
 	pageAt uint64 // 1: none
+	calls  map[uint64]bool
+	wrong  int
 }
 
 type liveMap struct {
@@ -49,7 +51,7 @@ func newLive(t *testing.T, pid int) *live {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { mem.Close() })
-	l := &live{t: t, pid: pid, mem: mem, cache: map[string]*Table{}, syms: map[string][]elf.Symbol{}, pageAt: 1}
+	l := &live{t: t, pid: pid, mem: mem, cache: map[string]*Table{}, syms: map[string][]elf.Symbol{}, pageAt: 1, calls: map[uint64]bool{}}
 	l.readMaps()
 	return l
 }
