@@ -187,7 +187,7 @@ func (o *opener) in(root int, way string, strict bool) {
 			o.fail(way, err)
 			continue
 		}
-		same := o.m.File.Ino == st.Ino && o.m.File.Dev == uint64(st.Dev)
+		same := o.m.File.Ino == st.Ino && o.m.File.Dev == st.Dev
 		if o.m.File.Ino != 0 && o.m.File.Ino != st.Ino || strict && !same {
 			_ = unix.Close(fd) // nothing was written
 			o.fail(way, ErrOtherFile)

@@ -132,7 +132,7 @@ func TestSidebandFileID(t *testing.T) {
 				continue
 			}
 			found = true
-			if id := ev.Map.File; noBuildID && (id.Ino != st.Ino || id.Dev != uint64(st.Dev) || id.BuildID != "") ||
+			if id := ev.Map.File; noBuildID && (id.Ino != st.Ino || id.Dev != st.Dev || id.BuildID != "") ||
 				!noBuildID && (len(id.BuildID) != 20 || id.Ino != 0) {
 				t.Errorf("NoBuildID %v: %+v", noBuildID, ev.Map)
 			}

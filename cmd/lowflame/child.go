@@ -41,7 +41,8 @@ func startChild(command []string) (*child, error) {
 		return nil, fmt.Errorf("hold the command: %w", err)
 	}
 	defer r.Close()
-	cmd := exec.Command("/proc/self/exe", append([]string{execWhenReleased, path}, command...)...)
+	// The command is ended by record's own rules, not by a context.
+	cmd := exec.Command("/proc/self/exe", append([]string{execWhenReleased, path}, command...)...) //nolint:noctx // see above
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{r}
 	if err := cmd.Start(); err != nil {

@@ -101,7 +101,7 @@ func nm(tb testing.TB, path string, args ...string) []nmSymbol {
 // TestAgainstNM asks for the first and last byte of every sized function that nm
 // lists, in programs and libraries of this machine.
 func TestAgainstNM(t *testing.T) {
-	gobin := filepath.Join(runtime.GOROOT(), "bin/go")
+	gobin := filepath.Join(runtime.GOROOT(), "bin/go") //nolint:staticcheck // tests run where they are built
 	tests := []struct {
 		path string
 		args []string

@@ -65,7 +65,7 @@ func TestNoGoProgram(t *testing.T) {
 }
 
 func TestBounded(t *testing.T) {
-	o := open(t, filepath.Join(runtime.GOROOT(), "bin/gofmt"))
+	o := open(t, filepath.Join(runtime.GOROOT(), "bin/gofmt")) //nolint:staticcheck // tests run where they are built
 	c := New(2)
 	for i := range 5 {
 		if _, err := c.Lines(fmt.Sprint(i), o, o.Entry); err != nil {
