@@ -325,7 +325,7 @@ func TestLiveC(t *testing.T) {
 		"O0":             {"-O0"},
 		"frame pointers": {"-O2", "-fno-omit-frame-pointer"},
 		"static":         {"-O2", "-static"},
-		"clang":          {"-O2", "clang"},
+		"clang":          {"-O2", "clang-19"},
 		"debug_frame":    {"-O2", "-g", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-no-pie"},
 		"gz":             {"-O2", "-g", "-gz=zlib", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables"},
 	}
@@ -343,8 +343,8 @@ func TestLiveC(t *testing.T) {
 	for kind, f := range flags {
 		t.Run(kind, func(t *testing.T) {
 			cc := "gcc"
-			if f[len(f)-1] == "clang" {
-				cc, f = "clang-19", f[:len(f)-1]
+			if last := f[len(f)-1]; last[0] != '-' {
+				cc, f = last, f[:len(f)-1]
 			}
 			path := build(t, "deep", append(append([]string{cc}, f...), "-fno-inline", "-fno-optimize-sibling-calls", "-o", "OUT", "deep.c")...)
 			for _, m := range modes {
