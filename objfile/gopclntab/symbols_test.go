@@ -16,17 +16,19 @@ import (
 	"github.com/lowflame/lowflame/stack"
 )
 
-// machines are both we know, whichever this one is.
+// machines are builds that need not run: both machines we know, whichever this one
+// is.
 var machines = []build{
 	{name: "amd64", arch: "amd64"},
 	{name: "arm64", arch: "arm64"},
 	{name: "arm64 pie", arch: "arm64", args: []string{"-buildmode=pie"}},
+	{name: "shared library", cgo: true, args: []string{"-buildmode=c-shared"}},
 }
 
 func forMachines(t *testing.T, test func(t *testing.T, file string, o *objfile.Object, table *Table)) {
 	for _, tool := range append(otherReleases(), "go") {
 		for _, b := range machines {
-			if tool != "go" && b.arch != runtime.GOARCH {
+			if tool != "go" && b.arch != "" && b.arch != runtime.GOARCH {
 				continue
 			}
 			t.Run(b.name+" "+tool, func(t *testing.T) {
@@ -86,6 +88,7 @@ func TestSPDeltasAgreeWithDebugFrame(t *testing.T) {
 		if o.Machine == elf.EM_X86_64 {
 			atEntry = 8
 		}
+		start, end := table.Text()
 		rows, wrong := 0, 0
 		for s := bufio.NewScanner(bytes.NewReader(out)); s.Scan(); {
 			var addr uint64
@@ -93,8 +96,8 @@ func TestSPDeltasAgreeWithDebugFrame(t *testing.T) {
 			var off int32
 			line := strings.Replace(s.Text(), "+", " ", 1)
 			n, _ := fmt.Sscanf(line, "%x %s %d", &addr, &reg, &off)
-			if n != 3 || reg != "rsp" && reg != "sp" || addr == 0 {
-				continue // of the common part, whose address is 0
+			if n != 3 || reg != "rsp" && reg != "sp" || addr < uint64(start) || addr >= uint64(end) {
+				continue // other code, or the common part, whose address is 0
 			}
 			rows++
 			delta, ok := spDelta(t, table, stack.LinkAddr(addr))
