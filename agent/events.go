@@ -7,6 +7,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/go-kit/log/level"
+
 	"github.com/lowflame/lowflame/bpf/unwinder"
 	"github.com/lowflame/lowflame/process"
 	"github.com/lowflame/lowflame/stack"
@@ -46,7 +48,7 @@ func (s *Session) runEvents(ctx context.Context) error {
 			return err
 		}
 		if lost > 0 {
-			if err := s.rescan(ctx); err != nil {
+			if err := s.rescan(ctx); err != nil && ctx.Err() == nil {
 				return err
 			}
 		}
@@ -150,7 +152,7 @@ func (s *Session) walk(r *unwinder.RawSample) {
 	} else {
 		var fresh []process.FileID
 		sample, fresh = walkRaw(s.files, proc, r)
-		s.republish(proc, r.Stop, fresh)
+		s.republish(proc, r.Stop, sample.Stop, fresh)
 	}
 	s.walkedMu.Lock()
 	s.walked = append(s.walked, sample)
@@ -158,12 +160,28 @@ func (s *Session) walk(r *unwinder.RawSample) {
 }
 
 // republish tells the program what a raw sample showed it does not know: the
-// tables of the files just opened, or the whole process.
-func (s *Session) republish(proc *process.Process, stop stack.Stop, fresh []process.FileID) {
+// tables of the files just opened, or the whole process. was is why the program
+// stopped, now why the walk here did.
+func (s *Session) republish(proc *process.Process, was, now stack.Stop, fresh []process.FileID) {
 	for _, id := range fresh {
-		_ = s.publisher.loaded(id, s.table.Live) // counted; the next raw sample tries again
+		s.note(s.publisher.loaded(id, s.table.Live))
 	}
-	if live := s.table.Live(proc.PID); live != nil && live.ID == proc.ID && stop == stack.StopNoProc && !s.unwinder.HasProcess(proc.PID) {
-		_ = s.publisher.publish(live)
+	live := s.table.Live(proc.PID)
+	if live == nil || live.ID != proc.ID {
+		return
+	}
+	switch {
+	case was == stack.StopNoProc && !s.unwinder.HasProcess(proc.PID):
+		s.note(s.publisher.publish(live))
+	case was == now && (was == stack.StopNoMapping || was == stack.StopNoRule):
+		s.note(s.unwinder.Settle(proc.PID))
+	}
+}
+
+// note logs what went wrong for one process: its samples stay incomplete, the
+// next raw one tries again.
+func (s *Session) note(err error) {
+	if err != nil {
+		level.Debug(s.cfg.Logger).Log("msg", "process not published", "err", err)
 	}
 }

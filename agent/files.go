@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
+	"golang.org/x/sys/unix"
 
 	"github.com/lowflame/lowflame/bpf/unwinder"
 	"github.com/lowflame/lowflame/objfile"
@@ -132,6 +133,32 @@ func (f *files) load(p *process.Process, m *process.Mapping) *file {
 	loaded.handle = handle
 	f.byBuild[object.BuildID] = loaded
 	return loaded
+}
+
+// preload builds the table of a program that is about to be started, so that
+// its first samples need not wait for it. It fails silently: the program may be
+// a script, and is opened again in any case.
+func (f *files) preload(path string) {
+	handle, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return
+	}
+	info, err := handle.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		handle.Close()
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	object, err := objfile.Open(handle, info.Size())
+	if err != nil || f.byBuild[object.BuildID] != nil {
+		handle.Close()
+		return
+	}
+	loaded := f.adopt(object, path)
+	loaded.handle = handle
+	f.byBuild[object.BuildID] = loaded
+	f.open++
 }
 
 // adopt makes a file of an open object and installs its unwind table.

@@ -154,6 +154,9 @@ func (s *Session) load(proc *process.Process) {
 	}
 }
 
+// Preload prepares for a program that is about to be started.
+func (s *Session) Preload(path string) { s.files.preload(path) }
+
 // Frequency is the rate in force, samples a second and CPU.
 func (s *Session) Frequency() int { return s.unwinder.Frequency() }
 

@@ -60,7 +60,7 @@ func (b *batch) apply(ev *Event) {
 		}
 	case EventMap:
 		if img := b.current(ev); img != nil {
-			b.mapped(img, ev.Map)
+			b.mapped(img, ev.Map, ev.Time)
 		}
 	case EventExit:
 		b.exit(ev)

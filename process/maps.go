@@ -111,14 +111,16 @@ func parseMapsLine(line []byte) (m Mapping, path []byte, ok bool) {
 		return m, nil, false
 	}
 	ino, rest, ok1 := cutDec(line)
-	if !ok1 {
+	path = bytes.TrimLeft(rest, " ")
+	if !ok1 || string(path) == "[vsyscall]" {
+		// [vsyscall] is the kernel's, the same in all processes, and no event tells of it.
 		return m, nil, false
 	}
 	m.Begin, m.End, m.Off = stack.Addr(begin), stack.Addr(end), stack.FileOff(off)
 	if ino != 0 {
 		m.File = FileID{Dev: unix.Mkdev(uint32(major), uint32(minor)), Ino: ino}
 	}
-	return m, bytes.TrimLeft(rest, " "), true
+	return m, path, true
 }
 
 // name sets Path, Kind and Deleted from what /proc/PID/maps calls the mapping.

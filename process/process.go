@@ -47,7 +47,7 @@ const (
 	// page shared memory. Runtimes map code made at run time twice through it;
 	// it may also hold an ordinary ELF file, so look at its first bytes.
 	KindMemfd
-	// KindOther is anything else: [vsyscall], [uprobes], a device.
+	// KindOther is anything else: [uprobes], a device.
 	KindOther
 )
 

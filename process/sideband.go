@@ -289,7 +289,11 @@ func (s *Sideband) drain() {
 			s.pending = append(s.pending, Event{Kind: EventLost, Time: monotonic(), Lost: 1})
 		}
 	}
-	if len(s.pending) > n {
+	if now := monotonic(); len(s.pending) > n {
+		for i := range s.pending[n:] {
+			// A time to come would have Read wait for it without rest.
+			s.pending[n+i].Time = min(s.pending[n+i].Time, now)
+		}
 		slices.SortStableFunc(s.pending, func(a, b Event) int { return cmp.Compare(a.Time, b.Time) })
 	}
 }

@@ -33,10 +33,11 @@ func Build(o *objfile.Object) (*Table, error) {
 	default:
 		return nil, fmt.Errorf("machine %v: %w", o.Machine, ErrNoCFI)
 	}
+	goErr := src.openGo(o)
 	ehErr := src.openEH(o)
 	debugErr := src.openDebug(o)
 	if src.eh == nil && src.debug == nil && src.goRows == nil {
-		if err := firstError(ehErr, debugErr); err != nil {
+		if err := firstError(goErr, ehErr, debugErr); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrNoCFI, err)
 		}
 		return nil, ErrNoCFI
@@ -45,7 +46,7 @@ func Build(o *objfile.Object) (*Table, error) {
 	if src.known = findRows(o, src.arch, t.gaps(src.segs)); len(src.known) > 0 {
 		t, err = src.table()
 	}
-	return t, firstError(err, ehErr, debugErr)
+	return t, firstError(err, goErr, ehErr, debugErr)
 }
 
 // openEH reads .eh_frame, if there is one.

@@ -36,10 +36,10 @@ type span struct {
 }
 
 // encoder packs rows into pieces. Rows come in order of PC; of rows with one
-// PC the last counts. The zero value is ready.
+// PC the last counts.
 type encoder struct {
 	table   Table
-	wide    wideSet
+	wide    *wideSet
 	pending span // the last row added, which the next may still replace
 	started bool // pending holds a row
 	last    Rule // rule in force before pending

@@ -246,6 +246,12 @@ func build(t *testing.T, out string, cmd ...string) string {
 // threads. The caller's thread is locked for the rest of the test.
 func startStopped(t *testing.T, path string, args ...string) (*live, []int) {
 	t.Helper()
+	return start(t, func(int) {}, path, args...)
+}
+
+// start is startStopped for a program that stop stops.
+func start(t *testing.T, stop func(pid int), path string, args ...string) (*live, []int) {
+	t.Helper()
 	runtime.LockOSThread()
 	cmd := exec.Command(path, args...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
@@ -257,6 +263,7 @@ func startStopped(t *testing.T, path string, args ...string) (*live, []int) {
 		cmd.Wait()
 	})
 	pid := cmd.Process.Pid
+	stop(pid)
 	waitState(t, pid, "T")
 	tids := threads(t, pid)
 	for _, tid := range tids {

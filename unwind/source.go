@@ -12,6 +12,7 @@ type sources struct {
 	debug  *section // .debug_frame: for code .eh_frame lacks
 	known  []span   // rows for code that nothing above covers
 	segs   []gap    // executable segments
+	wide   wideSet  // of all rows
 }
 
 // code returns where the executable segment that holds pc ends, 0 if none does.
@@ -48,7 +49,7 @@ func (s *section) reader(src *sources, name string, row func(uint64, *frameState
 // table builds the table. The error is a *CFIError or ErrTooBig; the table has
 // what could be used.
 func (src *sources) table() (*Table, error) {
-	e := &encoder{table: Table{Arch: src.arch}}
+	e := &encoder{table: Table{Arch: src.arch}, wide: &src.wide}
 	text := uint64(0)
 	for _, s := range src.segs {
 		text += s.end - s.begin
@@ -58,14 +59,14 @@ func (src *sources) table() (*Table, error) {
 	}
 	if src.debug == nil && len(src.goRows) == 0 && len(src.known) == 0 {
 		// The usual case needs no list of rows.
-		err := src.read(src.eh, ".eh_frame", &e.wide, e.add)
+		err := src.read(src.eh, ".eh_frame", e.add)
 		t, tooBig := e.finish()
 		return t, firstError(tooBig, err)
 	}
 	rows := src.goRows
-	eh, err := src.collect(src.eh, ".eh_frame", &e.wide)
+	eh, err := src.collect(src.eh, ".eh_frame")
 	rows = overlay(rows, eh)
-	debug, err2 := src.collect(src.debug, ".debug_frame", &e.wide)
+	debug, err2 := src.collect(src.debug, ".debug_frame")
 	rows = overlay(overlay(rows, debug), src.known)
 	for _, s := range rows {
 		e.add(s.pc, s.rule)
@@ -84,7 +85,7 @@ func firstError(errs ...error) error {
 }
 
 // read packs the rows of a section and passes them on.
-func (src *sources) read(s *section, name string, wide *wideSet, add func(uint64, Rule)) error {
+func (src *sources) read(s *section, name string, add func(uint64, Rule)) error {
 	if s == nil {
 		return nil
 	}
@@ -96,7 +97,7 @@ func (src *sources) read(s *section, name string, wide *wideSet, add func(uint64
 		}
 		r, w := pack(st)
 		if r.Kind() == KindWide {
-			r = wide.rule(r, w)
+			r = src.wide.rule(r, w)
 		}
 		add(pc, r)
 	})
@@ -108,9 +109,9 @@ func (src *sources) read(s *section, name string, wide *wideSet, add func(uint64
 }
 
 // collect lists the rows of a section.
-func (src *sources) collect(s *section, name string, wide *wideSet) ([]span, error) {
+func (src *sources) collect(s *section, name string) ([]span, error) {
 	var rows []span
-	err := src.read(s, name, wide, func(pc uint64, r Rule) {
+	err := src.read(s, name, func(pc uint64, r Rule) {
 		switch n := len(rows); {
 		case n > 0 && rows[n-1].pc == pc:
 			rows[n-1].rule = r

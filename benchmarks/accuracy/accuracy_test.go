@@ -53,12 +53,8 @@ func testWorkload(t *testing.T, lowflame string, p workloads.Program) {
 	for _, problem := range CheckProfile(prof) {
 		t.Error(problem)
 	}
-	if accounting, err := ReadAccounting(prof); err != nil {
-		t.Error(err)
-	} else {
-		for _, problem := range accounting.Check(prof) {
-			t.Error(problem)
-		}
+	for _, problem := range ReadAccounting(prof).Check(prof) {
+		t.Error(problem)
 	}
 	rec := FromProfile(prof, report.PID)
 	result := Check(rec, report)

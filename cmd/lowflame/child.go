@@ -20,6 +20,7 @@ const releaseFD = 3
 
 // child is a command that is started but held before its first instruction.
 type child struct {
+	path    string
 	cmd     *exec.Cmd
 	release *os.File
 }
@@ -46,7 +47,7 @@ func startChild(command []string) (*child, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", command[0], err), w.Close())
 	}
-	return &child{cmd: cmd, release: w}, nil
+	return &child{path: path, cmd: cmd, release: w}, nil
 }
 
 // pid is the command's process ID.

@@ -105,6 +105,9 @@ func (c *recordCmd) record(format file.Format) error {
 		}
 		return err
 	}
+	if cmd != nil {
+		session.Preload(cmd.path)
+	}
 	status, err := c.run(ctx, session, cmd, format)
 	if err := errors.Join(err, session.Close()); err != nil {
 		return err

@@ -72,7 +72,7 @@ func Lowflame() Rules {
 		},
 		Homes: map[string][]string{
 			"github.com/cilium/ebpf":              {"bpf/unwinder"},
-			"github.com/google/pprof":             {"pprofexport/...", "store", "regress", "web"},
+			"github.com/google/pprof":             {"pprofexport/...", "store", "regress", "web", "benchmarks/..."},
 			"github.com/go-kit/log":               {"cmd/...", "agent", "pprofexport/..."},
 			"github.com/alecthomas/kong":          {"cmd/..."},
 			"github.com/klauspost/compress":       {"objfile/...", "pprofexport/...", "store"},
