@@ -156,7 +156,8 @@ build_initrd() {
 		case $arch in amd64) cc=x86_64-linux-gnu-gcc ;; arm64) cc=aarch64-linux-gnu-gcc ;; esac
 	fi
 	rm -rf "$root"
-	mkdir -p "$root"/{bin,proc,sys,dev,tmp}
+	mkdir -p "$root"/{bin,proc,sys,dev,tmp,src}
+	cp "$source"/bpf/unwinder/*.[hc] "$root/src"
 	(
 		cd "$source"
 		export CGO_ENABLED=0 GOARCH=$arch
@@ -205,7 +206,7 @@ boot() {
 	arm64) machine=(qemu-system-aarch64 -M virt -cpu max,pauth-impdef=on) console=ttyAMA0 ;;
 	esac
 	timeout --kill-after=5 "$timeout" nice "${qemu_dir:+$qemu_dir/usr/bin/}${machine[@]}" ${qemu_options[@]+"${qemu_options[@]}"} \
-		-accel tcg,thread=multi -smp 2 -m 1G -nographic -no-reboot -nic none \
+		-accel tcg,thread=multi -smp 2 -m 1G -display none -serial stdio -monitor none -no-reboot -nic none \
 		-kernel "$image" -initrd "$work/initrd-$arch" -append "console=$console panic=-1 quiet" \
 		</dev/null >"$log" 2>&1 || status=$?
 	if grep -aqE 'Kernel panic|Oops:' "$log"; then

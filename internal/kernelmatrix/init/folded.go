@@ -11,40 +11,22 @@ import (
 	"github.com/lowflame/lowflame/benchmarks/workloads"
 )
 
-// recordFolded has lowflame write folded stacks to standard output, behind
-// what the workload prints there.
-func recordFolded() (string, error) {
-	stdout, stderr, err := run("/bin/lowflame", "record", "-F", hz, "-o", "-", "--format", "folded", "--", "/bin/recursion", "2", "50")
+// judgeFolded judges folded stacks. They do not tell the kernel's frames from
+// those of the program, so a stack may go on below its leaf.
+func judgeFolded(text string, report *workloads.Report) (judgement, error) {
+	rec, err := parseFolded(text)
 	if err != nil {
-		return "", fmt.Errorf("%w\n%s", err, stderr)
+		return judgement{}, err
 	}
-	quality, err := lossless(stderr)
-	if err != nil {
-		return "", err
-	}
-	line, folded, _ := strings.Cut(string(stdout), "\n")
-	report, err := workloads.ParseReport([]byte(line))
-	if err != nil {
-		return "", fmt.Errorf("%w\n%s", err, stdout)
-	}
-	rec, err := parseFolded(folded)
-	if err != nil {
-		return "", err
-	}
-	// Folded stacks do not tell the kernel's frames from those of the program.
-	var chains []workloads.Chain
+	open := *report
+	open.Truth = nil
 	for _, t := range report.Truth {
-		chain, err := workloads.ParseChain(append(strings.Split(t.Chain.String(), " → "), "..."))
-		if err != nil {
-			return "", err
+		if t.Chain, err = workloads.ParseChain(append(strings.Split(t.Chain.String(), " → "), "...")); err != nil {
+			return judgement{}, err
 		}
-		chains = append(chains, chain)
+		open.Truth = append(open.Truth, t)
 	}
-	j := judge(rec, chains)
-	if problems := j.problems(); len(problems) > 0 {
-		return "", fmt.Errorf("%s\n%s", strings.Join(problems, "\n"), quality)
-	}
-	return fmt.Sprintf("%s; %s", j, quality), nil
+	return judge(rec, &open)
 }
 
 // parseFolded parses lines "process;root;...;leaf COUNT".
