@@ -27,10 +27,19 @@ func (s *Session) queueRaw(ctx context.Context, r *unwinder.RawSample) {
 	}
 }
 
+// coalesce is how long the event loop leaves events to gather when it watches
+// the whole machine.
+const coalesce = 2 * time.Millisecond
+
+// rescanEvery is how often at most /proc is read anew because events were lost.
+const rescanEvery = 2 * time.Second
+
 // runEvents keeps the process table and the BPF program current, and walks raw
 // samples once the table has caught up with them.
 func (s *Session) runEvents(ctx context.Context) error {
 	var late []*unwinder.RawSample // younger than the table
+	var scanned time.Time
+	rescan := false
 	for {
 		timeout := 100 * time.Millisecond
 		if len(late) > 0 {
@@ -48,12 +57,21 @@ func (s *Session) runEvents(ctx context.Context) error {
 			return err
 		}
 		if lost > 0 {
+			rescan = true
+		}
+		if rescan && time.Since(scanned) > rescanEvery {
 			if err := s.rescan(ctx); err != nil && ctx.Err() == nil {
 				return err
 			}
+			rescan, scanned = false, time.Now()
 		}
 		s.applied.Store(now)
 		late = s.walkQueued(late, now)
+		if len(s.cfg.PIDs) == 0 && len(events) > 0 {
+			// An exec is a burst of events, each of which would publish the
+			// process anew. Samples meanwhile arrive raw and lose nothing.
+			time.Sleep(coalesce)
+		}
 	}
 }
 
