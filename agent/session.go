@@ -154,6 +154,15 @@ func (s *Session) load(proc *process.Process) {
 	}
 }
 
+// Probe loads the BPF program into the kernel and drops it again.
+func Probe() error {
+	u, err := unwinder.Open(unwinder.Config{})
+	if err != nil {
+		return err
+	}
+	return u.Close()
+}
+
 // Preload prepares for a program that is about to be started.
 func (s *Session) Preload(path string) { s.files.preload(path) }
 
