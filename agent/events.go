@@ -27,10 +27,6 @@ func (s *Session) queueRaw(ctx context.Context, r *unwinder.RawSample) {
 	}
 }
 
-// coalesce is how long the event loop leaves events to gather when it watches
-// the whole machine.
-const coalesce = 2 * time.Millisecond
-
 // rescanEvery is how often at most /proc is read anew because events were lost.
 const rescanEvery = 2 * time.Second
 
@@ -67,11 +63,6 @@ func (s *Session) runEvents(ctx context.Context) error {
 		}
 		s.applied.Store(now)
 		late = s.walkQueued(late, now)
-		if len(s.cfg.PIDs) == 0 && len(events) > 0 {
-			// An exec is a burst of events, each of which would publish the
-			// process anew. Samples meanwhile arrive raw and lose nothing.
-			time.Sleep(coalesce)
-		}
 	}
 }
 
