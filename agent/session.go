@@ -238,7 +238,7 @@ func (s *Session) drain(ctx context.Context, use func(Window)) error {
 		return err
 	}
 	s.emit(append(samples, s.takeWalked()...), stats, use)
-	before := now - uint64(keepDead)
+	before := now - min(now, uint64(keepDead)) // the clock starts at boot
 	s.table.Forget(before)
 	s.resolver.forget(before)
 	s.files.forget(before)

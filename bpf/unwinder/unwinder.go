@@ -90,6 +90,7 @@ func Open(cfg Config) (*Unwinder, error) {
 }
 
 func (u *Unwinder) load() error {
+	raiseLockedMemory()
 	spec, err := loadBpf()
 	if err != nil {
 		return fmt.Errorf("read the BPF object: %w", err)
