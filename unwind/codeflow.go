@@ -18,6 +18,8 @@ type codeFlow struct {
 	budget int
 	// noReturn reports whether calls of an address never return.
 	noReturn func(pc uint64, inst *x86Inst) bool
+	// entry reports whether a function may begin at pc.
+	entry func(pc uint64) bool
 	// dead are the calls in this function after which nothing can run, since
 	// what follows them has another state.
 	dead map[uint32]bool
@@ -36,6 +38,7 @@ type flowCell struct {
 	// after is set if the instruction is reached from the call before it, with
 	// nothing but padding between; then call is where that is.
 	after bool
+	guess bool // the state is that of a trial
 	call  uint32
 }
 
@@ -170,12 +173,25 @@ func (f *codeFlow) path(w flowItem) bool {
 	}
 }
 
+// runOff ends a path at the end of the function, where there may be a call that
+// never returns, or in hand-written code another function.
+func (f *codeFlow) runOff(p *flowPath) bool {
+	end := f.begin + uint64(len(f.code))
+	switch {
+	case p.after:
+		return true
+	case p.state.returns() && f.entry(end):
+		return f.exit(p, end)
+	}
+	return false
+}
+
 // arrive joins the path with what is known of the instruction. It returns
 // whether there is anything new.
 func (f *codeFlow) arrive(p *flowPath) (again, ok bool) {
 	c := &f.at[p.off]
 	if c.state == 0 {
-		*c = flowCell{state: p.num + 1, after: p.after, call: p.call}
+		*c = flowCell{state: p.num + 1, after: p.after, call: p.call, guess: f.trial != nil}
 		if f.trial != nil {
 			f.trial.set = append(f.trial.set, p.off)
 		}
@@ -183,7 +199,9 @@ func (f *codeFlow) arrive(p *flowPath) (again, ok bool) {
 	}
 	if c.state == p.num+1 {
 		c.after = c.after && p.after
-		f.agree(&p.state)
+		if !c.guess {
+			f.agree(&p.state)
+		}
 		return false, true
 	}
 	old := f.states[c.state-1]
@@ -203,10 +221,9 @@ func (f *codeFlow) arrive(p *flowPath) (again, ok bool) {
 		return false, false
 	}
 	if both == old {
-		f.agree(&p.state)
 		return false, true
 	}
-	if f.trial != nil {
+	if f.trial != nil && !c.guess {
 		return false, false
 	}
 	p.state, p.num = both, f.intern(both)
@@ -230,17 +247,9 @@ func (f *codeFlow) kill(call uint32) {
 	f.dead[call] = true
 }
 
-// runOff ends a path at the end of the function.
-func (f *codeFlow) runOff(p *flowPath) bool {
-	if !p.after {
-		return f.exit(p, f.begin+uint64(len(f.code)))
-	}
-	return true
-}
-
 // exit notes a jump out of the function. Into the unknown only tail calls lead.
 func (f *codeFlow) exit(p *flowPath, to uint64) bool {
-	if p.state.returns() {
+	if p.state.returns() && f.entry(to) {
 		f.agree(&p.state)
 	}
 	f.exits = append(f.exits, flowEdge{to, p.state})
@@ -287,7 +296,7 @@ func (f *codeFlow) flow(p *flowPath, next uint32) (on, ok bool) {
 		if in.op == x86Call {
 			f.calls = append(f.calls, target)
 		}
-		if f.dead[p.off] || f.noReturn != nil && f.noReturn(target, in) {
+		if f.dead[p.off] || f.noReturn(target, in) {
 			return false, true
 		}
 		s := p.state
@@ -390,6 +399,9 @@ func (f *codeFlow) try(off uint32) bool {
 		return false
 	}
 	ok := f.trialAt(off, match)
+	for _, off := range f.trial.set {
+		f.at[off].guess = false
+	}
 	f.trial = nil
 	return ok
 }

@@ -3,6 +3,7 @@
 package unwind
 
 import (
+	"bytes"
 	"slices"
 	"sort"
 )
@@ -71,9 +72,10 @@ func (c *codeScan) find(pc uint64) int {
 	return -1
 }
 
-// run looks at all functions and returns their rows.
-func (c *codeScan) run() []span {
-	c.flow.noReturn = c.noReturn
+// run looks at all functions and returns their rows, and those of functions with
+// neither rules nor the size for that to be seen.
+func (c *codeScan) run() (rows, small []span) {
+	c.flow.noReturn, c.flow.entry = c.noReturn, c.entry
 	for i := range c.funcs {
 		c.funcs[i].pending = true
 	}
@@ -99,23 +101,17 @@ func (c *codeScan) run() []span {
 			}
 		}
 	}
-	var rows []span
 	for i := range c.funcs {
-		rows = c.funcs[i].append(rows, c.wide)
+		switch f := &c.funcs[i]; {
+		case f.ok && !f.pending:
+			rows = append(rows, f.rows...)
+		case f.end-f.begin < padding:
+			// The encoder would take it for padding, and let the rule before it
+			// go on.
+			small = append(small, span{f.begin, c.wide.rule(lost())}, span{f.end, 0})
+		}
 	}
-	return rows
-}
-
-// append appends the rows of f.
-func (f *codeFunc) append(rows []span, wide *wideSet) []span {
-	if f.ok && !f.pending {
-		return append(rows, f.rows...)
-	}
-	if f.end-f.begin < padding {
-		// The encoder would take it for padding.
-		return append(rows, span{f.begin, wide.rule(lost())}, span{f.end, 0})
-	}
-	return rows
+	return rows, small
 }
 
 // function looks at one function.
@@ -136,6 +132,9 @@ func (c *codeScan) function(i int) {
 	}
 	f.code = c.buf[:fn.end-fn.begin]
 	if c.read(f.code, fn.begin) < len(f.code) {
+		return
+	}
+	if bytes.HasPrefix(f.code, AMD64.sigreturnCode()) {
 		return
 	}
 	f.begin = fn.begin
@@ -164,9 +163,8 @@ func (c *codeScan) leave(i int) bool {
 	fn.mayLeave = f.returned || len(f.switches) > 0 || len(f.dead) > 0
 	for _, e := range f.exits {
 		to := c.find(e.to)
-		tail := e.state.returns() && (to < 0 || c.funcs[to].begin == e.to && !c.funcs[to].part)
 		switch {
-		case tail:
+		case e.state.returns() && c.entry(e.to):
 			fn.leaves = append(fn.leaves, e.to)
 		case to < 0 || to == i:
 			return false
@@ -175,6 +173,12 @@ func (c *codeScan) leave(i int) bool {
 		}
 	}
 	return true
+}
+
+// entry reports whether a function may begin at pc.
+func (c *codeScan) entry(pc uint64) bool {
+	i := c.find(pc)
+	return i < 0 || c.funcs[i].begin == pc && !c.funcs[i].part
 }
 
 // propagate finds which functions are to be looked at again.

@@ -10,6 +10,8 @@ import (
 	"sort"
 	"strings"
 	"testing"
+
+	"github.com/lowflame/lowflame/objfile"
 )
 
 // codeOracle is what call frame information says of a file's functions.
@@ -57,16 +59,12 @@ func newCodeOracle(tb testing.TB, path string) *codeOracle {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(func() { file.Close() })
-	o.scan.read = func(p []byte, pc uint64) int {
-		for _, prog := range file.Progs {
-			if prog.Type == elf.PT_LOAD && pc >= prog.Vaddr && pc < prog.Vaddr+prog.Filesz {
-				n, _ := prog.ReadAt(p, int64(pc-prog.Vaddr))
-				return n
-			}
-		}
-		return 0
-	}
+	defer file.Close()
+	obj := openObject(tb, path)
+	known := &codeSyms{o: obj, segs: src.segs}
+	known.read(src.segs)
+	known.readImports()
+	o.scan.read, o.scan.endless = known.code, known.neverReturns
 	syms, _ := file.Symbols()
 	parts := map[uint64]bool{}
 	for _, s := range syms {
@@ -86,6 +84,25 @@ func newCodeOracle(tb testing.TB, path string) *codeOracle {
 	return o
 }
 
+// openObject opens a file for the duration of a test.
+func openObject(tb testing.TB, path string) *objfile.Object {
+	tb.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { f.Close() })
+	st, err := f.Stat()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	o, err := objfile.Open(f, st.Size())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return o
+}
+
 // at returns the row for pc.
 func (o *codeOracle) at(pc uint64) *frameState {
 	i := sort.Search(len(o.rows), func(i int) bool { return o.rows[i].pc > pc })
@@ -100,6 +117,9 @@ func (s *codeState) compare(r *frameState) string {
 	if r.cfaExpr != nil || r.ra.how == placeUndefined {
 		return ""
 	}
+	if s.sp == regUnknown && s.reg(encRBP) == regUnknown {
+		return "lost"
+	}
 	got := int32(regUnknown)
 	switch r.cfaReg {
 	case x86RSP:
@@ -107,8 +127,8 @@ func (s *codeState) compare(r *frameState) string {
 	case x86RBP:
 		got = s.reg(encRBP)
 	}
-	if got == regUnknown || got == regCaller {
-		return "lost"
+	if got == regUnknown {
+		return "other register"
 	}
 	if int64(got) != r.cfaOff {
 		return fmt.Sprintf("CFA")

@@ -12,6 +12,11 @@ type codeState struct {
 	fp       int32 // RBP, regUnknown, or regCaller while it has the caller's value
 	saved    int32 // where the caller's RBP is on the stack, 0 if it is not
 	r10, r11 int32 // the two that compilers keep stack addresses in meanwhile
+	// kept is where the register keeper, one that calls preserve, was set from
+	// RSP, to restore it: around arguments on the stack and blocks with arrays
+	// of variable size. 0 if there is none.
+	kept   int32
+	keeper uint8
 }
 
 const (
@@ -40,13 +45,16 @@ func (s *codeState) reg(n uint8) int32 {
 	case encR11:
 		return s.r11
 	}
+	if s.kept != 0 && n == s.keeper {
+		return s.kept
+	}
 	return regUnknown
 }
 
 // set gives a register a value.
 func (s *codeState) set(n uint8, v int32) {
-	if v < -maxFrame || v > maxFrame {
-		v = regUnknown
+	if s.kept != 0 && n == s.keeper {
+		s.kept, s.keeper = 0, 0
 	}
 	switch n {
 	case encRSP:
@@ -97,6 +105,9 @@ func (s codeState) meet(t codeState) (codeState, bool) {
 	if s.r11 != t.r11 {
 		s.r11 = regUnknown
 	}
+	if s.kept != t.kept || s.keeper != t.keeper {
+		s.kept, s.keeper = 0, 0
+	}
 	return s, true
 }
 
@@ -129,6 +140,9 @@ func (s *codeState) step(in *x86Inst) bool {
 		s.pop(encRBP)
 	case x86Mov:
 		s.set(in.reg, s.reg(in.rm))
+		if in.rm == encRSP && s.sp != regUnknown && (in.reg == encRBX || in.reg >= encR12) {
+			s.kept, s.keeper = s.sp, in.reg
+		}
 	case x86Lea:
 		s.set(in.reg, plus(s.reg(in.rm), in.imm))
 	case x86AddImm:

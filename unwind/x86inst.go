@@ -50,10 +50,12 @@ type x86Inst struct {
 // Register numbers of x86 instructions.
 const (
 	encRAX = 0
+	encRBX = 3
 	encRSP = 4
 	encRBP = 5
 	encR10 = 10
 	encR11 = 11
+	encR12 = 12
 )
 
 // The shapes of the opcodes, 16 to a row (Intel SDM volume 2, appendix A):
