@@ -7,6 +7,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/go-kit/log/level"
+
 	"github.com/lowflame/lowflame/bpf/unwinder"
 	"github.com/lowflame/lowflame/process"
 	"github.com/lowflame/lowflame/stack"
@@ -25,10 +27,15 @@ func (s *Session) queueRaw(ctx context.Context, r *unwinder.RawSample) {
 	}
 }
 
+// rescanEvery is how often at most /proc is read anew because events were lost.
+const rescanEvery = 2 * time.Second
+
 // runEvents keeps the process table and the BPF program current, and walks raw
 // samples once the table has caught up with them.
 func (s *Session) runEvents(ctx context.Context) error {
 	var late []*unwinder.RawSample // younger than the table
+	var scanned time.Time
+	rescan := false
 	for {
 		timeout := 100 * time.Millisecond
 		if len(late) > 0 {
@@ -46,9 +53,13 @@ func (s *Session) runEvents(ctx context.Context) error {
 			return err
 		}
 		if lost > 0 {
-			if err := s.rescan(ctx); err != nil {
+			rescan = true
+		}
+		if rescan && time.Since(scanned) > rescanEvery {
+			if err := s.rescan(ctx); err != nil && ctx.Err() == nil {
 				return err
 			}
+			rescan, scanned = false, time.Now()
 		}
 		s.applied.Store(now)
 		late = s.walkQueued(late, now)
@@ -84,6 +95,9 @@ func (s *Session) apply(events []process.Event) error {
 // change passes one change of the process table on to the BPF program.
 func (s *Session) change(c process.Change) error {
 	proc := c.Process
+	if c.What&process.Ended != 0 {
+		s.files.retire(proc)
+	}
 	if len(s.cfg.PIDs) > 0 {
 		if !s.wanted(c) {
 			return nil
@@ -150,7 +164,7 @@ func (s *Session) walk(r *unwinder.RawSample) {
 	} else {
 		var fresh []process.FileID
 		sample, fresh = walkRaw(s.files, proc, r)
-		s.republish(proc, r.Stop, fresh)
+		s.republish(proc, r.Stop, sample.Stop, fresh)
 	}
 	s.walkedMu.Lock()
 	s.walked = append(s.walked, sample)
@@ -158,12 +172,28 @@ func (s *Session) walk(r *unwinder.RawSample) {
 }
 
 // republish tells the program what a raw sample showed it does not know: the
-// tables of the files just opened, or the whole process.
-func (s *Session) republish(proc *process.Process, stop stack.Stop, fresh []process.FileID) {
+// tables of the files just opened, or the whole process. was is why the program
+// stopped, now why the walk here did.
+func (s *Session) republish(proc *process.Process, was, now stack.Stop, fresh []process.FileID) {
 	for _, id := range fresh {
-		_ = s.publisher.loaded(id, s.table.Live) // counted; the next raw sample tries again
+		s.note(s.publisher.loaded(id, s.table.Live))
 	}
-	if live := s.table.Live(proc.PID); live != nil && live.ID == proc.ID && stop == stack.StopNoProc && !s.unwinder.HasProcess(proc.PID) {
-		_ = s.publisher.publish(live)
+	live := s.table.Live(proc.PID)
+	if live == nil || live.ID != proc.ID {
+		return
+	}
+	switch {
+	case was == stack.StopNoProc && !s.unwinder.HasProcess(proc.PID):
+		s.note(s.publisher.publish(live))
+	case was == now && (was == stack.StopNoMapping || was == stack.StopNoRule):
+		s.note(s.unwinder.Settle(proc.PID))
+	}
+}
+
+// note logs what went wrong for one process: its samples stay incomplete, the
+// next raw one tries again.
+func (s *Session) note(err error) {
+	if err != nil {
+		level.Debug(s.cfg.Logger).Log("msg", "process not published", "err", err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
+	"golang.org/x/sys/unix"
 
 	"github.com/lowflame/lowflame/bpf/unwinder"
 	"github.com/lowflame/lowflame/objfile"
@@ -45,100 +46,176 @@ type file struct {
 	frames map[stack.LinkAddr]*pprofexport.Frame
 }
 
-// files knows every object file seen, by what the kernel calls it and by build
-// ID. Methods are safe for concurrent use; opening is serialized.
+// identity is what a file is, whatever name or process led to it.
+type identity struct {
+	dev, ino    uint64
+	size, mtime int64
+}
+
+// files knows every object file seen. Methods are safe for concurrent use;
+// opening is serialized.
+//
+// The kernel names a mapped file by inode, or by the build ID the file claims.
+// Anyone can claim any build ID, so what one process maps under it counts for
+// another only where nobody but root can have put the file there.
 type files struct {
 	unwinder *unwinder.Unwinder
 	table    *process.Table
 	logger   log.Logger
 
-	mu      sync.Mutex // guards what follows
-	byID    map[process.FileID]*file
-	byBuild map[objfile.BuildID]*file
-	open    int
+	mu sync.Mutex // guards what follows
+	// shared holds files by what the kernel calls them in any process, private
+	// those that count for one image of a process only, by process.Process.ID.
+	shared  map[process.FileID]*file
+	private map[uint64]map[process.FileID]*file
+	byID    map[identity]*file
+	ended   []endedImage // images in private whose process has ended, oldest first
 	vdso    *file
 }
+
+type endedImage struct{ id, until uint64 }
 
 func newFiles(u *unwinder.Unwinder, t *process.Table, logger log.Logger) *files {
 	return &files{
 		unwinder: u, table: t, logger: logger,
-		byID:    make(map[process.FileID]*file),
-		byBuild: make(map[objfile.BuildID]*file),
+		shared:  make(map[process.FileID]*file),
+		private: make(map[uint64]map[process.FileID]*file),
+		byID:    make(map[identity]*file),
 	}
 }
 
 // known returns the file of a mapping if it has been opened, or nil.
-func (f *files) known(m *process.Mapping) *file {
+func (f *files) known(p *process.Process, m *process.Mapping) *file {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.lookup(p, m)
+}
+
+func (f *files) lookup(p *process.Process, m *process.Mapping) *file {
 	if m.Kind == process.KindVDSO {
 		return f.vdso
 	}
-	return f.byID[m.File]
+	if one := f.private[p.ID][m.File]; one != nil {
+		return one
+	}
+	if m.File.BuildID != "" && p.OwnRoot {
+		return nil
+	}
+	return f.shared[m.File]
 }
 
 // get returns the file of a mapping, opening it and building its unwind table
 // if that has not been done. It is nil for mappings without a file.
 func (f *files) get(p *process.Process, m *process.Mapping) (found *file, fresh bool) {
-	if found := f.known(m); found != nil {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if found := f.lookup(p, m); found != nil {
 		return found, false
 	}
 	if m.Kind != process.KindFile && m.Kind != process.KindMemfd {
 		return nil, false
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if found := f.byID[m.File]; found != nil {
-		return found, false
-	}
 	began := time.Now()
-	found = f.load(p, m)
+	found, mayShare := f.load(p, m)
 	level.Debug(f.logger).Log("msg", "opened file", "path", found.path, "build_id", found.buildID, "pid", p.PID,
 		"took", time.Since(began), "err", errors.Join(found.err, found.tableErr))
-	f.byID[m.File] = found
+	if m.File.BuildID == "" || mayShare && !p.OwnRoot {
+		f.shared[m.File] = found
+		return found, true
+	}
+	if f.private[p.ID] == nil {
+		f.private[p.ID] = make(map[process.FileID]*file)
+	}
+	f.private[p.ID][m.File] = found
 	return found, true
 }
 
-func (f *files) load(p *process.Process, m *process.Mapping) *file {
-	fail := func(err error) *file { return &file{err: err, path: m.Path} }
-	if f.open >= maxOpenFiles {
-		return fail(errTooManyFiles)
+// load opens the file behind a mapping. mayShare says that only root can have
+// made the file.
+func (f *files) load(p *process.Process, m *process.Mapping) (loaded *file, mayShare bool) {
+	if len(f.byID) >= maxOpenFiles {
+		return &file{err: errTooManyFiles, path: m.Path}, false
 	}
 	handle, verified, err := f.table.Open(p, m)
 	if err != nil {
-		return fail(err)
+		return &file{err: err, path: m.Path}, false
 	}
-	info, err := handle.Stat()
-	if err != nil {
-		handle.Close()
-		return fail(err)
-	}
-	object, err := objfile.Open(handle, info.Size())
-	if err == nil && !verified && m.File.BuildID != "" && object.BuildID.String() != fmt.Sprintf("%x", m.File.BuildID) {
-		err = fmt.Errorf("%s was replaced: build ID %s, mapped is %x", m.Path, object.BuildID, m.File.BuildID)
+	loaded, stat, err := f.open(handle, m.Path)
+	if err == nil && !verified && m.File.BuildID != "" && loaded.object.BuildID.String() != fmt.Sprintf("%x", m.File.BuildID) {
+		err = fmt.Errorf("%s was replaced: build ID %s, mapped is %x", m.Path, loaded.object.BuildID, m.File.BuildID)
 	}
 	if err != nil {
-		handle.Close()
-		bad := fail(err)
-		bad.notELF = errors.Is(err, objfile.ErrNotELF)
-		return bad
+		return &file{err: err, path: m.Path, notELF: errors.Is(err, objfile.ErrNotELF)}, false
 	}
-	if same := f.byBuild[object.BuildID]; same != nil {
-		handle.Close()
-		return same
-	}
-	f.open++
-	loaded := f.adopt(object, m.Path)
-	loaded.handle = handle
-	f.byBuild[object.BuildID] = loaded
-	return loaded
+	return loaded, stat.Uid == 0
 }
 
-// adopt makes a file of an open object and installs its unwind table.
-func (f *files) adopt(object *objfile.Object, path string) *file {
+// open returns the file that handle is open on, the same one each time. It
+// takes the handle.
+func (f *files) open(handle *os.File, path string) (*file, *unix.Stat_t, error) {
+	var stat unix.Stat_t
+	err := unix.Fstat(int(handle.Fd()), &stat)
+	if err == nil && stat.Mode&unix.S_IFMT != unix.S_IFREG {
+		err = fmt.Errorf("%s is not a regular file", path)
+	}
+	id := identity{stat.Dev, stat.Ino, stat.Size, stat.Mtim.Nano()}
+	if same := f.byID[id]; same != nil && err == nil {
+		return same, &stat, handle.Close()
+	}
+	var object *objfile.Object
+	if err == nil {
+		object, err = objfile.Open(handle, stat.Size)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, handle.Close())
+	}
+	loaded := f.adopt(object, path, fmt.Sprint(id))
+	loaded.handle = handle
+	f.byID[id] = loaded
+	return loaded, &stat, nil
+}
+
+// preload builds the table of a program that is about to be started, so that
+// its first samples need not wait for it. The program may as well be a script:
+// then there is nothing to prepare.
+func (f *files) preload(path string) {
+	handle, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, _, err := f.open(handle, path); err != nil {
+		level.Debug(f.logger).Log("msg", "not preloaded", "path", path, "err", err)
+	}
+}
+
+// retire notes that an image has ended; forget drops what only it needed.
+func (f *files) retire(p *process.Process) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended = append(f.ended, endedImage{p.ID, p.Until})
+}
+
+// forget drops what images that ended before the given time needed,
+// CLOCK_MONOTONIC ns.
+func (f *files) forget(before uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for n < len(f.ended) && f.ended[n].until < before {
+		delete(f.private, f.ended[n].id)
+		n++
+	}
+	f.ended = append(f.ended[:0], f.ended[n:]...)
+}
+
+// adopt makes a file of an open object and installs its unwind table. id is
+// what names of its addresses are kept under.
+func (f *files) adopt(object *objfile.Object, path, id string) *file {
 	loaded := &file{
 		object:  object,
-		binary:  &symbolize.Binary{ID: object.BuildID.String(), Object: object},
+		binary:  &symbolize.Binary{ID: id, Object: object},
 		path:    path,
 		buildID: object.BuildID.String(),
 		frames:  make(map[stack.LinkAddr]*pprofexport.Frame),
@@ -158,7 +235,7 @@ func (f *files) adopt(object *objfile.Object, path string) *file {
 func (f *files) addVDSO(object *objfile.Object) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.vdso = f.adopt(object, "[vdso]")
+	f.vdso = f.adopt(object, "[vdso]", "[vdso]")
 }
 
 // close gives up every open file.
@@ -166,7 +243,7 @@ func (f *files) close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var errs []error
-	for _, one := range f.byBuild {
+	for _, one := range f.byID {
 		if one.handle != nil {
 			errs = append(errs, one.handle.Close())
 			one.handle = nil

@@ -65,7 +65,7 @@ func (p *publisher) mapping(proc *process.Process, m *process.Mapping) unwinder.
 	case process.KindOther:
 		return out
 	}
-	f := p.files.known(m)
+	f := p.files.known(proc, m)
 	switch {
 	case f == nil && m.Kind == process.KindVDSO:
 	case f == nil:

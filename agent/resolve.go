@@ -39,7 +39,7 @@ func newResolver(f *files, t *process.Table, s *symbolize.Symbolizer) *resolver 
 // resolve names the frames and labels of a sample.
 func (r *resolver) resolve(s *stack.Sample) pprofexport.Sample {
 	proc := r.table.At(s.PID, s.Time)
-	if inExec(s, proc) {
+	if r.inExec(s) {
 		s.User, s.Stop = nil, stack.StopExec
 	}
 	out := pprofexport.Sample{
@@ -58,10 +58,20 @@ func (r *resolver) resolve(s *stack.Sample) pprofexport.Sample {
 }
 
 // inExec reports whether a sample was taken in execve between the end of the
-// old image and the start of the new: the registers are still the old one's. No
-// other code can be in a system call and in no mapping.
-func inExec(s *stack.Sample, proc *process.Process) bool {
-	return proc != nil && len(s.Kernel) > 0 && len(s.User) == 1 && s.Stop == stack.StopNoMapping && proc.Find(s.User[0]) == nil
+// old image and the start of the new: the registers are still the old one's.
+func (r *resolver) inExec(s *stack.Sample) bool {
+	if s.Stop.Complete() || len(s.User) > 1 {
+		return false
+	}
+	for i := range s.Kernel {
+		for _, l := range r.kernelFrame(s.KernelLookup(i)).Lines {
+			switch l.Name {
+			case "load_elf_binary", "begin_new_exec", "bprm_execve":
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func labels(s *stack.Sample, proc *process.Process) pprofexport.Labels {
@@ -118,7 +128,7 @@ func (r *resolver) fileFrame(f *file, proc *process.Process, m *process.Mapping,
 	}
 	frame = &pprofexport.Frame{
 		Addr:    uint64(addr),
-		Mapping: f.mapping(addr, proc.Exe != "" && m.Path == proc.Exe),
+		Mapping: f.mapping(m, addr, proc.Exe != "" && m.Path == proc.Exe),
 		Lines:   r.symbols.User(f.binary, addr),
 	}
 	f.mu.Lock()
@@ -167,14 +177,17 @@ func (r *resolver) forget(before uint64) {
 }
 
 // mapping describes the segment that holds a link-time address, in link-time
-// addresses: equal for every process that maps the file.
-func (f *file) mapping(addr stack.LinkAddr, main bool) *pprofexport.Mapping {
-	m := &pprofexport.Mapping{File: f.path, BuildID: f.buildID, Main: main}
+// addresses: equal for every process that maps the file. Code outside every
+// executable segment was made executable later; then it is what m maps.
+func (f *file) mapping(m *process.Mapping, addr stack.LinkAddr, main bool) *pprofexport.Mapping {
+	out := &pprofexport.Mapping{File: f.path, BuildID: f.buildID, Main: main}
 	for _, s := range f.object.Segments {
 		if s.Exec && addr >= s.Addr && uint64(addr-s.Addr) < s.MemSize {
-			m.Begin, m.End, m.Off = uint64(s.Addr), uint64(s.Addr)+s.MemSize, uint64(s.Off)
-			return m
+			out.Begin, out.End, out.Off = uint64(s.Addr), uint64(s.Addr)+s.MemSize, uint64(s.Off)
+			return out
 		}
 	}
-	return m
+	bias, _ := f.bias(m)
+	out.Begin, out.End, out.Off = uint64(m.Begin)-bias, uint64(m.End)-bias, uint64(m.Off)
+	return out
 }

@@ -108,7 +108,13 @@ func (s *Session) open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list CPUs: %w", err)
 	}
-	if s.sideband, err = process.OpenSideband(cpus, process.SidebandConfig{KernelSymbols: true}); err != nil {
+	watch := process.SidebandConfig{KernelSymbols: true}
+	if len(s.cfg.PIDs) == 0 {
+		// Nobody waits for an event that no sample needs: a sample of a process
+		// not known yet wakes the event loop itself.
+		watch.WakeupBytes = 16 << 10
+	}
+	if s.sideband, err = process.OpenSideband(cpus, watch); err != nil {
 		return fmt.Errorf("watch processes: %w", err)
 	}
 	s.table = process.NewTable("/proc")
@@ -153,6 +159,18 @@ func (s *Session) load(proc *process.Process) {
 		s.files.get(proc, &proc.Mappings[i])
 	}
 }
+
+// Probe loads the BPF program into the kernel and drops it again.
+func Probe() error {
+	u, err := unwinder.Open(unwinder.Config{})
+	if err != nil {
+		return err
+	}
+	return u.Close()
+}
+
+// Preload prepares for a program that is about to be started.
+func (s *Session) Preload(path string) { s.files.preload(path) }
 
 // Frequency is the rate in force, samples a second and CPU.
 func (s *Session) Frequency() int { return s.unwinder.Frequency() }
@@ -223,6 +241,8 @@ func (s *Session) drain(ctx context.Context, use func(Window)) error {
 	before := now - uint64(keepDead)
 	s.table.Forget(before)
 	s.resolver.forget(before)
+	s.files.forget(before)
+	s.symbols.Trim()
 	return nil
 }
 

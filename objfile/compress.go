@@ -60,7 +60,7 @@ func readCompression(s Section, r *io.SectionReader) (z compression, ok bool, er
 }
 
 func headerError(s Section, err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return &FormatError{s.Off, fmt.Sprintf("section %.64q ends in its compression header", s.Name)}
 	}
 	return fmt.Errorf("read compression header of section %.64q: %w", s.Name, err)
@@ -93,7 +93,7 @@ func (z compression) inflate(limit int64) ([]byte, error) {
 	}
 	// The checksum is at the end.
 	var more [1]byte
-	if n, err := io.ReadFull(r, more[:]); n != 0 || err != io.EOF {
+	if n, err := io.ReadFull(r, more[:]); n != 0 || !errors.Is(err, io.EOF) {
 		if n != 0 {
 			err = errors.New("more bytes than claimed")
 		}
@@ -120,7 +120,7 @@ func (z compression) open() (io.ReadCloser, error) {
 
 func (z compression) error(err error) error {
 	_, off, _ := z.r.Outer()
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return &FormatError{uint64(off), "compressed data ends early"}
 	}
 	return &FormatError{uint64(off), "compressed data: " + err.Error()}

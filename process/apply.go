@@ -13,9 +13,9 @@ import (
 // in the order they touched them. Pass all events of one Read together: then an
 // image is copied once. Events about the kernel are ignored.
 //
-// After fork and exec Apply reads a little of /proc/PID, and all of it for a
-// process not known before, as long as that costs little CPU time. An EventLost
-// makes the next Scan read every process anew.
+// After an exec Apply reads a little of /proc/PID, and all of it for a process
+// not known before, as long as that costs little CPU time. An EventLost makes
+// the next Scan read every process anew.
 func (t *Table) Apply(events []Event) []Change {
 	t.writer.Lock()
 	defer t.writer.Unlock()
@@ -60,7 +60,7 @@ func (b *batch) apply(ev *Event) {
 		}
 	case EventMap:
 		if img := b.current(ev); img != nil {
-			b.mapped(img, ev.Map)
+			b.mapped(img, ev.Map, ev.Time)
 		}
 	case EventExit:
 		b.exit(ev)

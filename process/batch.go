@@ -168,11 +168,12 @@ func (b *batch) setMappings(img *image, ms []Mapping) {
 	img.list, p.Mappings = &mapList{refs: 1, n: len(ms)}, ms
 }
 
-// mapped adds one mapping to an image.
-func (b *batch) mapped(img *image, m Mapping) {
+// mapped adds one mapping, made at the given time, to an image.
+func (b *batch) mapped(img *image, m Mapping, at uint64) {
 	if old := img.p.Find(m.Begin); old != nil && *old == m && len(b.waiting(img)) == 0 {
 		return // a runtime that turns write protection off and on
 	}
+	b.retire(img, m, at)
 	c := b.touch(img, 0)
 	if c.img.p.Exe == "" && (m.Kind == KindFile || m.Kind == KindMemfd) {
 		// The kernel maps the executable before its interpreter (load_elf_binary).
@@ -181,6 +182,23 @@ func (b *batch) mapped(img *image, m Mapping) {
 	if c.adds = append(c.adds, m); len(c.adds) >= maxAdds {
 		b.flush(img)
 	}
+}
+
+// retire keeps the mappings of img for the samples taken before m replaces some
+// of them: one library closed, another loaded in its place.
+func (b *batch) retire(img *image, m Mapping, at uint64) {
+	if !overlaps(img.p.Mappings, m) && !overlaps(b.waiting(img), m) {
+		return
+	}
+	b.flush(img)
+	if len(img.past) == maxPast {
+		img.past = append(img.past[:0], img.past[1:]...)
+	}
+	img.past = append(img.past, past{until: at, mappings: img.p.Mappings})
+}
+
+func overlaps(ms []Mapping, m Mapping) bool {
+	return slices.ContainsFunc(ms, func(old Mapping) bool { return old.Begin < m.End && m.Begin < old.End })
 }
 
 func (b *batch) waiting(img *image) []Mapping {

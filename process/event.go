@@ -28,8 +28,8 @@ const (
 	EventMap
 	// EventExit is the end of a thread.
 	EventExit
-	// EventLost says that the kernel dropped Lost records on this CPU, any
-	// time since the record before.
+	// EventLost says that the kernel dropped Lost records, any time since the
+	// one before of that CPU, or an unknown number if that is 0 (Reopen).
 	EventLost
 	// EventKernelSymbol is code added to or removed from the kernel, Symbol.
 	EventKernelSymbol

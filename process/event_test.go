@@ -108,7 +108,7 @@ func FuzzRecord(f *testing.F) {
 		if ok && (err != nil || ev.Kind == 0) {
 			t.Errorf("decode = %+v, %v", ev, err)
 		}
-		if len(ev.Comm) > maxComm || len(ev.Map.Path) > unix.PathMax || ev.Kind == EventMap && ev.Map.Begin >= ev.Map.End {
+		if ok && (len(ev.Comm) > maxComm || len(ev.Map.Path) > unix.PathMax || ev.Kind == EventMap && ev.Map.Begin >= ev.Map.End) {
 			t.Errorf("decode = %+v", ev)
 		}
 		readFakeRing(t, b)

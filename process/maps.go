@@ -32,42 +32,58 @@ const deletedSuffix = " (deleted)"
 // error of r, and whether a bound cut it short.
 func readMaps(r io.Reader) (ms []Mapping, truncated bool, err error) {
 	br := bufio.NewReaderSize(io.LimitReader(r, maxMapsBytes), mapsBuffer)
-	paths := make(map[string]string)
-	total, pathBytes, anon := 0, 0, 0
+	list := mapsList{paths: make(map[string]string)}
+	total := 0
 	for {
 		line, err := br.ReadSlice('\n')
 		total += len(line)
-		long := errors.Is(err, bufio.ErrBufferFull)
-		if len(line) > 0 {
-			if m, path, ok := parseMapsLine(bytes.TrimSuffix(line, []byte("\n"))); ok {
-				s, seen := paths[string(path)]
-				if !seen && pathBytes+len(path) <= maxPathBytes {
-					s = string(path)
-					paths[s] = s
-					pathBytes += len(s)
-				}
-				m.name(s)
-				if m.Kind == KindAnon {
-					anon++
-				}
-				if len(ms) >= maxMappings || m.Kind == KindAnon && anon > maxAnon {
-					truncated = true
-				} else {
-					ms = appendMapping(ms, m)
-				}
-			}
-		}
-		for long {
+		list.line(line)
+		for errors.Is(err, bufio.ErrBufferFull) { // what is longer than any path
 			_, err = br.ReadSlice('\n')
-			long = errors.Is(err, bufio.ErrBufferFull)
 		}
-		if err == io.EOF {
-			return ms, truncated || total >= maxMapsBytes, nil
+		if errors.Is(err, io.EOF) {
+			return list.ms, list.truncated || total >= maxMapsBytes, nil
 		}
 		if err != nil {
-			return ms, true, fmt.Errorf("read maps: %w", err)
+			return list.ms, true, fmt.Errorf("read maps: %w", err)
 		}
 	}
+}
+
+// mapsList gathers the executable mappings of one process within the bounds.
+type mapsList struct {
+	ms        []Mapping
+	paths     map[string]string // each path once
+	pathBytes int
+	anon      int // mappings without a file
+	truncated bool
+}
+
+// line adds one line of maps, if it is of an executable mapping.
+func (l *mapsList) line(line []byte) {
+	m, path, ok := parseMapsLine(bytes.TrimSuffix(line, []byte("\n")))
+	if !ok {
+		return
+	}
+	m.name(l.path(path))
+	if m.Kind == KindAnon {
+		l.anon++
+	}
+	if len(l.ms) >= maxMappings || m.Kind == KindAnon && l.anon > maxAnon {
+		l.truncated = true
+		return
+	}
+	l.ms = appendMapping(l.ms, m)
+}
+
+func (l *mapsList) path(path []byte) string {
+	s, seen := l.paths[string(path)]
+	if !seen && l.pathBytes+len(path) <= maxPathBytes {
+		s = string(path)
+		l.paths[s] = s
+		l.pathBytes += len(s)
+	}
+	return s
 }
 
 // appendMapping appends m, which begins at or after the end of all of ms, and

@@ -160,6 +160,7 @@ func (o *opener) below(pid uint32) {
 func (o *opener) host(strict bool) {
 	const way = "by path on the host"
 	if strict && o.m.File.Ino == 0 {
+		o.fail(way, unix.ENOENT)
 		return
 	}
 	root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -173,6 +174,7 @@ func (o *opener) host(strict bool) {
 
 func (o *opener) in(root int, way string, strict bool) {
 	if !strings.HasPrefix(o.m.Path, "/") {
+		o.fail(way, unix.ENOENT)
 		return
 	}
 	paths := []string{o.m.Path}
@@ -185,7 +187,7 @@ func (o *opener) in(root int, way string, strict bool) {
 			o.fail(way, err)
 			continue
 		}
-		same := o.m.File.Ino == st.Ino && o.m.File.Dev == uint64(st.Dev)
+		same := o.m.File.Ino == st.Ino && o.m.File.Dev == st.Dev
 		if o.m.File.Ino != 0 && o.m.File.Ino != st.Ino || strict && !same {
 			_ = unix.Close(fd) // nothing was written
 			o.fail(way, ErrOtherFile)

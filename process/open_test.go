@@ -4,7 +4,9 @@ package process
 
 import (
 	"bytes"
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -202,4 +204,11 @@ func TestOpenAfterExit(t *testing.T) {
 		t.Fatalf("after exit: %+v", q)
 	}
 	checkOpen(t, w.Table, q, mainMapping(q), "/bin/true", false)
+
+	// One that saw other files is not believed about paths of ours.
+	jailed := *q
+	jailed.OwnRoot, jailed.PPID = true, 0
+	if _, _, err := w.Open(&jailed, mainMapping(q)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("open for a process with its own root: %v", err)
+	}
 }

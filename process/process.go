@@ -5,6 +5,9 @@
 //
 // A Table is filled once from /proc and kept current by the records of a
 // Sideband: the kernel tells of every fork, exec, executable mapping and exit.
+// Open the Sideband, then Scan, then Apply what Read returns; Scan again after
+// lost records, and Forget what ended before the oldest sample still in use.
+//
 // Everything a profiled process can influence (names, paths, the number of its
 // mappings and threads) is bounded in memory, and files are opened through
 // Table.Open only, which cannot be led out of the process's own root.

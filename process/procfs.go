@@ -220,7 +220,7 @@ func readRoot(d procDir) (rootID, error) {
 	if err := unix.Fstatat(int(d), "root", &root, 0); err != nil {
 		return rootID{}, fmt.Errorf("stat root directory: %w", err)
 	}
-	return rootID{mountNS: ns.Ino, dev: uint64(root.Dev), ino: root.Ino}, nil
+	return rootID{mountNS: ns.Ino, dev: root.Dev, ino: root.Ino}, nil
 }
 
 // ownRoot is readRoot for this program. It goes through the thread's own

@@ -146,8 +146,12 @@ func (b *batch) merge(pid uint32, r *reading) {
 	e := t.procs[pid]
 	img := e.live()
 	if img != nil && replaced(img.p, r) {
-		// An exec or a reuse of the PID was lost, after lossFrom.
-		b.end(e, max(t.lossFrom, img.p.Since+1))
+		// The event was lost, or is yet to be applied and will be too old then.
+		at := t.lastEvent
+		if e.epoch != t.epoch {
+			at = t.lossFrom
+		}
+		b.end(e, max(at, img.p.Since+1))
 		img = nil
 	}
 	if img == nil {

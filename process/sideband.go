@@ -121,7 +121,7 @@ func (s *Sideband) open(cpus []int) error {
 		return err
 	}
 	for _, cpu := range cpus {
-		if err := s.Reopen(cpu); err != nil && !errors.Is(err, unix.ENODEV) {
+		if err := s.openCPU(cpu); err != nil && !errors.Is(err, unix.ENODEV) {
 			return err
 		}
 	}
@@ -140,10 +140,20 @@ func (s *Sideband) watch(fd int, id int32) error {
 }
 
 // Reopen begins to watch a CPU afresh, which is needed when it was offline in
-// between: its event is dead for good then, on every kernel. Records in between
-// are lost, so Table.Scan is due. The error is unix.ENODEV for an offline CPU.
+// between: its event is dead for good then, on every kernel. What happened in
+// between is not known, so an EventLost whose Lost is 0 is delivered, which makes
+// a Scan due. The error is unix.ENODEV for an offline CPU.
 func (s *Sideband) Reopen(cpu int) error {
 	s.drain() // what is in the old ring is still good
+	if err := s.openCPU(cpu); err != nil {
+		return err
+	}
+	s.pending = append(s.pending, Event{Kind: EventLost, Time: monotonic()})
+	return nil
+}
+
+// openCPU opens the ring of a CPU, in place of the one there is.
+func (s *Sideband) openCPU(cpu int) error {
 	r, err := openRing(cpu, s.config.RingBytes, &s.attr)
 	if errors.Is(err, unix.EINVAL) && s.attr.Bits&bitBuildID != 0 { // before 5.12
 		s.attr.Bits &^= bitBuildID
@@ -181,7 +191,8 @@ func paranoid() string {
 // all CPUs, waiting for at least one until timeout has passed (0: not at all,
 // negative: for ever) or ctx is done, whose error it then returns. lost is how
 // many records the kernel dropped for want of room; an EventLost stands where
-// that was noticed. The slice is valid until the next call.
+// that was noticed, and Table.Scan makes it good. The slice is valid until the
+// next call.
 //
 // An event is held back while one from another CPU could still come before it,
 // so a fork is delivered before what the child does on another CPU.

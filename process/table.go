@@ -93,7 +93,18 @@ type entry struct {
 type image struct {
 	p    *Process
 	list *mapList
+	// past holds what p.Mappings was before mappings were replaced, oldest first.
+	past []past
 }
+
+type past struct {
+	until    uint64 // when a mapping was replaced
+	mappings []Mapping
+}
+
+// maxPast bounds image.past. Samples are resolved within a window or two, and
+// a process that replaces code faster than that gets the oldest it has.
+const maxPast = 16
 
 // mapList counts the images that share one slice of mappings.
 type mapList struct {
@@ -124,8 +135,9 @@ func (e *entry) live() *image {
 }
 
 // At returns the image of pid that was in force at the time when,
-// CLOCK_MONOTONIC ns, in its newest snapshot; nil if none is known. A process
-// is still found shortly after its exit.
+// CLOCK_MONOTONIC ns; nil if none is known. It is the newest snapshot, with the
+// mappings of that time where some were replaced since. A process is still
+// found shortly after its exit.
 func (t *Table) At(pid uint32, when uint64) *Process {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -141,9 +153,21 @@ func (t *Table) At(pid uint32, when uint64) *Process {
 		if p.Until != 0 && when > p.Until && when-p.Until > lateGrace {
 			return nil
 		}
-		return p
+		return e.images[i].at(when)
 	}
 	return nil
+}
+
+// at returns the snapshot, with the mappings it had at the time when.
+func (img *image) at(when uint64) *Process {
+	for i := range img.past {
+		if when < img.past[i].until {
+			p := *img.p
+			p.Mappings = img.past[i].mappings
+			return &p
+		}
+	}
+	return img.p
 }
 
 // Live returns the image of pid that is in force, or nil.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/lowflame/lowflame/stack"
 )
 
 // story builds events one nanosecond apart.
@@ -321,6 +323,26 @@ func TestScanFake(t *testing.T) {
 		t.Errorf("Rescan of a process that is gone: %+v", c)
 	}
 	checkStats(t, table)
+}
+
+// A process is read after an exec whose event is applied later only.
+func TestRescanAheadOfEvents(t *testing.T) {
+	root := t.TempDir()
+	table := NewTable(root)
+	vdso := func(at stack.Addr) Mapping {
+		return Mapping{Begin: at, End: at + 0x1000, Kind: KindVDSO, Path: "[vdso]"}
+	}
+	table.Apply([]Event{
+		{Kind: EventExec, Time: 10, PID: 9, TID: 9, Comm: "a"},
+		{Kind: EventMap, Time: 11, PID: 9, TID: 9, Map: vdso(0x7000)},
+		{Kind: EventExec, Time: 50, PID: 12, TID: 12, Comm: "other"},
+	})
+	fakeProc(t, root, 9, 'S', 100, "8000-9000 r-xp 00000000 00:00 0 [vdso]\n")
+	table.Rescan(9)
+	table.Apply([]Event{{Kind: EventExec, Time: 60, PID: 9, TID: 9, Comm: "b"}, {Kind: EventMap, Time: 61, PID: 9, TID: 9, Map: vdso(0x8000)}})
+	if d := cmp.Diff([]string{"10-50 a  1", "50-0 p9  1"}, images(table, 9)); d != "" {
+		t.Error(d)
+	}
 }
 
 // The exit of a process that was read while it exited is not missed.

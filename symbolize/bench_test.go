@@ -61,7 +61,7 @@ func addresses(tb testing.TB, b *Binary, n int) []stack.LinkAddr {
 var benchmarkFiles = []string{
 	"/usr/bin/node", "/usr/lib/llvm-19/lib/libLLVM.so.1",
 	"/usr/lib/jvm/java-17-openjdk-amd64/lib/server/libjvm.so",
-	runtime.GOROOT() + "/bin/go",
+	runtime.GOROOT() + "/bin/go", //nolint:staticcheck // tests run where they are built
 }
 
 // BenchmarkUserCold names 10,000 addresses all over a file, beginning with nothing.

@@ -192,7 +192,7 @@ func FuzzDemangle(f *testing.F) {
 func BenchmarkDemangle(b *testing.B) {
 	names := []string{
 		"_ZNSt6vectorIiSaIiEE9push_backERKi",
-		"_ZN2v88internal8compiler14JSCallReducer18ReduceArrayForEachEPNS1_4NodeERKNS0_18SharedFunctionInfoE",
+		"_ZN2v88internal8compiler13JSCallReducer18ReduceArrayForEachEPNS1_4NodeERKNS0_18SharedFunctionInfoE",
 		"_ZN4core3fmt5Write9write_fmt17h0123456789abcdefE",
 	}
 	i := 0

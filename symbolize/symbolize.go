@@ -64,7 +64,7 @@ type Config struct {
 }
 
 // Symbolizer names addresses. It is safe for concurrent use, but does one thing at a
-// time; only ApplyKernel never waits for the reading of files.
+// time. Only ApplyKernel does not wait for files of processes.
 type Symbolizer struct {
 	demangle Demangle
 	kernel   *kernel.Symbols

@@ -295,7 +295,7 @@ func TestVDSO(t *testing.T) {
 		}
 		n++
 		lines := s.User(b, sym.Value+1)
-		if len(lines) != 1 || !(strings.HasPrefix(lines[0].Name, "__vdso_") || strings.HasPrefix(lines[0].Name, "__kernel_")) {
+		if len(lines) != 1 || (!strings.HasPrefix(lines[0].Name, "__vdso_") && !strings.HasPrefix(lines[0].Name, "__kernel_")) {
 			name, _ := syms.Name(sym.Name)
 			t.Errorf("%s is named %v", name, lines)
 		}

@@ -42,6 +42,8 @@ func (a goARM64) switching(g *goText, fn *goFunc) {
 		switch {
 		case neverReturns(fn.name):
 			return MakeRule(KindEnd, 0, 0), true
+		case n == 0: // back on its stack, about to return
+			return 0, false
 		case n < 16 || n&7 != 0 || loadsFP:
 			return none, true
 		}

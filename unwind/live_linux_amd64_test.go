@@ -31,6 +31,8 @@ type live struct {
 	syms   map[string][]elf.Symbol
 	page   [4096]byte
 	pageAt uint64 // 1: none
+	calls  map[uint64]bool
+	wrong  int
 }
 
 type liveMap struct {
@@ -49,7 +51,7 @@ func newLive(t *testing.T, pid int) *live {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { mem.Close() })
-	l := &live{t: t, pid: pid, mem: mem, cache: map[string]*Table{}, syms: map[string][]elf.Symbol{}, pageAt: 1}
+	l := &live{t: t, pid: pid, mem: mem, cache: map[string]*Table{}, syms: map[string][]elf.Symbol{}, pageAt: 1, calls: map[uint64]bool{}}
 	l.readMaps()
 	return l
 }
@@ -323,7 +325,7 @@ func TestLiveC(t *testing.T) {
 		"O0":             {"-O0"},
 		"frame pointers": {"-O2", "-fno-omit-frame-pointer"},
 		"static":         {"-O2", "-static"},
-		"clang":          {"-O2", "clang"},
+		"clang":          {"-O2", "clang-19"},
 		"debug_frame":    {"-O2", "-g", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-no-pie"},
 		"gz":             {"-O2", "-g", "-gz=zlib", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables"},
 	}
@@ -341,8 +343,8 @@ func TestLiveC(t *testing.T) {
 	for kind, f := range flags {
 		t.Run(kind, func(t *testing.T) {
 			cc := "gcc"
-			if f[len(f)-1] == "clang" {
-				cc, f = "clang-19", f[:len(f)-1]
+			if last := f[len(f)-1]; last[0] != '-' {
+				cc, f = last, f[:len(f)-1]
 			}
 			path := build(t, "deep", append(append([]string{cc}, f...), "-fno-inline", "-fno-optimize-sibling-calls", "-o", "OUT", "deep.c")...)
 			for _, m := range modes {

@@ -17,7 +17,7 @@ const (
 	ARM64
 )
 
-// A packed rule is 24 bits: kind | fp<<4 | off<<8. It says how to find the
+// Rule is a packed rule of 24 bits: kind | fp<<4 | off<<8. It says how to find the
 // caller's registers at one PC. CFA (canonical frame address) is the stack
 // pointer's value in the caller at the call, DWARF 5 §6.4.
 //

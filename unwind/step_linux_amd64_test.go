@@ -61,6 +61,40 @@ func stepOne(pid, sig int) error {
 	return nil
 }
 
+// afterCall reports whether pc is a return address: a call comes before it, or it
+// is one that nobody called: the trampoline of a signal or runtime.goexit.
+func (l *live) afterCall(pc uint64) bool {
+	if ok, seen := l.calls[pc]; seen {
+		return ok
+	}
+	v, _ := l.Word(pc - 8)
+	before := func(n int) byte { return byte(v >> (8 * (8 - n))) }
+	ok := before(5) == 0xe8
+	for _, n := range []int{2, 3, 4, 6, 7} { // call *r/m64 is ff /2
+		ok = ok || before(n) == 0xff && before(n-1)>>3&7 == 2
+	}
+	if c, found := l.At(pc - 1); found && c.Table != nil {
+		r, _ := c.Table.Lookup(stack.LinkAddr(pc - 1 - c.Bias))
+		ok = ok || r.Kind() == KindSignal || r.Kind() == KindEnd
+	}
+	l.calls[pc] = ok
+	return ok
+}
+
+// checkCalls checks all return addresses of a walk that reached the end.
+func (l *live) checkCalls(res Result) {
+	exact := map[int]bool{0: true}
+	for _, n := range res.Interrupted {
+		exact[n] = true
+	}
+	for i, pc := range res.PCs {
+		if !exact[i] && !l.afterCall(pc) && l.wrong < 10 {
+			l.wrong++
+			l.t.Errorf("frame %d is no return address: %q", i, l.names(res))
+		}
+	}
+}
+
 // TestSingleStep walks the stack at every instruction a program executes: in
 // the dynamic linker, lazy PLT entries, prologues, epilogues, setjmp, signal
 // delivery and return. All of them have to reach the end.
@@ -77,6 +111,7 @@ func TestSingleStep(t *testing.T) {
 			kinds[r.Kind()]++
 		}
 		if res.Stop == stack.StopEnd {
+			l.checkCalls(res)
 			return
 		}
 		names := l.names(res)

@@ -8,11 +8,12 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/google/pprof/profile"
+
+	"github.com/lowflame/lowflame/pprofexport"
 )
 
 // CheckProfile returns what is wrong with p as a profile, a sentence each:
@@ -134,58 +135,19 @@ func gnuBuildID(path string) (string, error) {
 	return hex.EncodeToString(note[16:]), nil
 }
 
-// Comment returns the value of the first comment "key: value" of p.
-func Comment(p *profile.Profile, key string) (string, bool) {
-	for _, c := range p.Comments {
-		if value, ok := strings.CutPrefix(c, key+": "); ok {
-			return value, true
-		}
-	}
-	return "", false
-}
-
-// CommentInt returns the number in the comment "key: value" of p.
-func CommentInt(p *profile.Profile, key string) (int64, error) {
-	value, ok := Comment(p, key)
-	if !ok {
-		return 0, fmt.Errorf("profile has no comment %q", key)
-	}
-	n, err := strconv.ParseInt(value, 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("parse comment %q of profile: %w", key, err)
-	}
-	return n, nil
-}
-
 // Accounting is where the fires of the sampling timers went.
 type Accounting struct {
 	Fired, Samples, Filtered, Dropped int64
 	Drops                             map[string]int64 // by reason
 }
 
-// ReadAccounting reads the comments fired, filtered, samples and drop.REASON.
-func ReadAccounting(p *profile.Profile) (Accounting, error) {
-	a := Accounting{Drops: make(map[string]int64)}
-	for key, n := range map[string]*int64{"fired": &a.Fired, "samples": &a.Samples, "filtered": &a.Filtered} {
-		var err error
-		if *n, err = CommentInt(p, key); err != nil {
-			return a, err
-		}
+// ReadAccounting reads the comments "fires" and "drops" of p.
+func ReadAccounting(p *profile.Profile) Accounting {
+	fires := pprofexport.Counts(p, "fires")
+	return Accounting{
+		Fired: fires["fired"], Samples: fires["samples"], Filtered: fires["filtered"], Dropped: fires["dropped"],
+		Drops: pprofexport.Counts(p, "drops"),
 	}
-	for _, c := range p.Comments {
-		reason, ok := strings.CutPrefix(c, "drop.")
-		if !ok {
-			continue
-		}
-		reason, _, _ = strings.Cut(reason, ": ")
-		n, err := CommentInt(p, "drop."+reason)
-		if err != nil {
-			return a, err
-		}
-		a.Drops[reason] = n
-		a.Dropped += n
-	}
-	return a, nil
 }
 
 // Check returns what does not add up, a sentence each.
@@ -194,6 +156,13 @@ func (a Accounting) Check(p *profile.Profile) []string {
 	if got := a.Samples + a.Filtered + a.Dropped; got != a.Fired || a.Fired == 0 {
 		problems = append(problems, fmt.Sprintf("timers fired %d times, %d samples + %d filtered + %d dropped are %d",
 			a.Fired, a.Samples, a.Filtered, a.Dropped, got))
+	}
+	var reasons int64
+	for _, n := range a.Drops {
+		reasons += n
+	}
+	if reasons != a.Dropped {
+		problems = append(problems, fmt.Sprintf("%d dropped, %d by reason", a.Dropped, reasons))
 	}
 	rec := FromProfile(p, 0)
 	if n := rec.Total(); n != a.Samples {

@@ -93,16 +93,26 @@ struct unw_proc {
 	u32 chunk;
 	u32 off;
 	u32 n;
+	u32 generation; /* differs each time the mappings change */
+	u32 flags;	/* enum unw_proc_flags */
 	u32 reserved;
+};
+
+enum unw_proc_flags {
+	/* User space knows no more of addresses in no mapping, or without a
+	 * rule: such samples are not sent raw. */
+	UNW_PROC_SETTLED = 1,
 };
 
 /* What makes two samples the same. */
 struct unw_key {
 	u64 hash; /* of frames, kernel frame count and stop */
 	u32 tgid;
-	u32 tid;	   /* 0 unless threads are told apart */
-	u32 exec_id;	   /* low half of task_struct.self_exec_id: a PID's images */
-	u32 stop;	   /* enum unw_stop */
+	u32 tid;	/* 0 unless threads are told apart */
+	u32 exec_id;	/* low half of task_struct.self_exec_id: a PID's images */
+	u32 generation; /* unw_proc.generation: equal addresses may be other code */
+	u32 stop;	/* enum unw_stop */
+	u32 reserved;
 	u8 comm[UNW_COMM]; /* of the thread */
 };
 

@@ -20,13 +20,15 @@ type bpfUnwCount struct {
 }
 
 type bpfUnwKey struct {
-	_      structs.HostLayout
-	Hash   uint64
-	Tgid   uint32
-	Tid    uint32
-	ExecId uint32
-	Stop   uint32
-	Comm   [16]uint8
+	_          structs.HostLayout
+	Hash       uint64
+	Tgid       uint32
+	Tid        uint32
+	ExecId     uint32
+	Generation uint32
+	Stop       uint32
+	Reserved   uint32
+	Comm       [16]uint8
 }
 
 type bpfUnwMapping struct {
@@ -46,11 +48,13 @@ type bpfUnwMapping struct {
 }
 
 type bpfUnwProc struct {
-	_        structs.HostLayout
-	Chunk    uint32
-	Off      uint32
-	N        uint32
-	Reserved uint32
+	_          structs.HostLayout
+	Chunk      uint32
+	Off        uint32
+	N          uint32
+	Generation uint32
+	Flags      uint32
+	Reserved   uint32
 }
 
 type bpfUnwRaw struct {

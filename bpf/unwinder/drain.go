@@ -77,8 +77,8 @@ func (u *Unwinder) RunTraces(ctx context.Context) error {
 }
 
 func run(ctx context.Context, r *ringbuf.Reader, flushed chan<- struct{}, use func([]byte)) error {
-	stop := context.AfterFunc(ctx, func() { r.Close() })
-	defer stop()
+	stop := context.AfterFunc(ctx, func() { _ = r.Close() })
+	defer stop() // Close fails only after Close
 	var rec ringbuf.Record
 	for {
 		err := r.ReadInto(&rec)

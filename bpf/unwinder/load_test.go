@@ -78,7 +78,7 @@ func TestAccounting(t *testing.T) {
 	}
 	expect := timer * uint64(u.Frequency()) / 1e9
 	t.Logf("timer %d ns: expect %d", timer, expect)
-	if total.Fired == 0 || total.Fired > expect+10 || total.Fired < expect*9/10 {
+	if total.Fired == 0 || total.Fired > expect+10 || total.Fired < expect/2 { // a CPU taken away by the hypervisor misses expiries
 		t.Errorf("fired %d times, the timers say %d", total.Fired, expect)
 	}
 	cancel()

@@ -25,6 +25,9 @@ const (
 	extentGrace = time.Second
 )
 
+// procSettled is UNW_PROC_SETTLED of abi.h.
+const procSettled = 1
+
 // MapKind says how code in a mapping is walked.
 type MapKind uint8
 
@@ -53,6 +56,8 @@ type processArena struct {
 	chunks  []*chunk
 	extents map[uint32]extent // by tgid, as published
 	retired []retired         // oldest first
+	// generation counts the extents published.
+	generation uint32
 }
 
 type chunk struct {
@@ -62,8 +67,9 @@ type chunk struct {
 }
 
 type extent struct {
-	chunk uint32
-	span  span
+	chunk      uint32
+	span       span
+	generation uint32
 }
 
 type retired struct {
@@ -77,6 +83,15 @@ type retired struct {
 func (u *Unwinder) SetProcess(pid uint32, ms []Mapping) error {
 	if err := u.processes.set(pid, ms); err != nil {
 		return fmt.Errorf("publish the mappings of process %d: %w", pid, err)
+	}
+	return nil
+}
+
+// Settle says that the mappings and tables last set are all there is: samples
+// at other addresses no longer arrive raw. The next SetProcess undoes it.
+func (u *Unwinder) Settle(pid uint32) error {
+	if err := u.processes.settle(pid); err != nil {
+		return fmt.Errorf("settle process %d: %w", pid, err)
 	}
 	return nil
 }
@@ -104,14 +119,35 @@ func (a *processArena) set(pid uint32, ms []Mapping) error {
 		return err
 	}
 	copy(a.chunks[e.chunk].mappings[e.span.off:], entries)
-	proc := bpfUnwProc{Chunk: e.chunk, Off: e.span.off, N: e.span.n}
-	if err := a.u.objs.UnwProcs.Put(pid, &proc); err != nil {
+	a.generation++
+	e.generation = a.generation
+	if err := a.u.objs.UnwProcs.Put(pid, e.proc(0)); err != nil {
 		a.chunks[e.chunk].free.give(e.span)
 		return err
 	}
 	a.retire(pid)
 	a.extents[pid] = e
 	return nil
+}
+
+func (e extent) proc(flags uint32) *bpfUnwProc {
+	return &bpfUnwProc{Chunk: e.chunk, Off: e.span.off, N: e.span.n, Generation: e.generation, Flags: flags}
+}
+
+// settle marks the extent a process has as all there is to know.
+func (a *processArena) settle(pid uint32) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e, ok := a.extents[pid]
+	if !ok {
+		return nil
+	}
+	// Only if the program still has it: the process may be gone.
+	err := a.u.objs.UnwProcs.Update(pid, e.proc(procSettled), ebpf.UpdateExist)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil
+	}
+	return err
 }
 
 func (a *processArena) remove(pid uint32) error {
@@ -151,7 +187,7 @@ func (a *processArena) alloc(n uint32) (extent, error) {
 	a.reclaim()
 	for i, c := range a.chunks {
 		if off, ok := c.free.take(n); ok {
-			return extent{uint32(i), span{off, n}}, nil
+			return extent{chunk: uint32(i), span: span{off, n}}, nil
 		}
 	}
 	if len(a.chunks) >= maxChunks {
@@ -168,7 +204,7 @@ func (a *processArena) alloc(n uint32) (extent, error) {
 	c := &chunk{m: m, mappings: mappings(mem), free: spans{{0, chunkMappings}}}
 	a.chunks = append(a.chunks, c)
 	off, _ := c.free.take(n)
-	return extent{uint32(len(a.chunks) - 1), span{off, n}}, nil
+	return extent{chunk: uint32(len(a.chunks) - 1), span: span{off, n}}, nil
 }
 
 func (a *processArena) close() error {

@@ -131,7 +131,8 @@ static __always_inline u32 walk_user(struct unw_state *s, u32 tgid)
 	return UNW_STOP_TOO_DEEP;
 }
 
-static __always_inline void fill_key(struct unw_key *key, u64 pid_tgid, u32 stop)
+static __always_inline void fill_key(struct unw_state *s, struct unw_key *key, u64 pid_tgid,
+				     u32 stop)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	u64 exec_id = 0;
@@ -140,6 +141,7 @@ static __always_inline void fill_key(struct unw_key *key, u64 pid_tgid, u32 stop
 	key->tgid = pid_tgid >> 32;
 	key->tid = cfg_threads ? (u32)pid_tgid : 0;
 	key->exec_id = exec_id;
+	key->generation = s->proc.generation;
 	key->stop = stop;
 	bpf_get_current_comm(key->comm, sizeof(key->comm));
 }
@@ -156,7 +158,7 @@ static __always_inline int send_raw(struct unw_state *s, u64 pid_tgid, u32 stop,
 	if (!b)
 		return -1;
 	b->raw.key.hash = 0;
-	fill_key(&b->raw.key, pid_tgid, stop);
+	fill_key(s, &b->raw.key, pid_tgid, stop);
 	b->raw.time = bpf_ktime_get_ns();
 	b->raw.window = parity;
 	b->raw.kernel_n = s->kernel_n;
@@ -183,6 +185,18 @@ static __always_inline int send_raw(struct unw_state *s, u64 pid_tgid, u32 stop,
 	b->raw.stack_n = len;
 	return bpf_ringbuf_output(&unw_raws, b, sizeof(b->raw) + (len & (2 * UNW_RAW_STACK - 1)),
 				  0);
+}
+
+/* Whether user space is likely to know more than the walk found out here. What
+ * travels must be the sample's own registers, and enough of its stack. */
+static __always_inline int wants_raw(struct unw_state *s, u32 stop)
+{
+	if (s->signals)
+		return 0;
+	if (stop == UNW_STOP_NO_MAPPING || stop == UNW_STOP_NO_RULE)
+		return !(s->proc.flags & UNW_PROC_SETTLED) &&
+		       s->sp - s->regs[REG_SP] < UNW_RAW_STACK / 2;
+	return stop == UNW_STOP_NO_PROC || stop == UNW_STOP_TABLE_MISSING;
 }
 
 /* Sends the frames of a stack first seen in this window. */
@@ -280,6 +294,7 @@ int unw_sample(struct bpf_perf_event_data *ctx)
 	s->signals = 0;
 	s->window_n = 0;
 	s->map.begin = s->map.end = 0;
+	s->proc.generation = s->proc.flags = 0;
 	s->interrupted = s->fp_known = 1;
 	take_kernel_stack(ctx, s, stats, ip);
 	s->hash = mix(s->hash, s->kernel_n);
@@ -289,7 +304,7 @@ int unw_sample(struct bpf_perf_event_data *ctx)
 	stats->stops[stop & 15]++;
 	stats->frames += s->user_n;
 	stats->refills += s->refills;
-	if ((stop == UNW_STOP_NO_PROC || stop == UNW_STOP_TABLE_MISSING) && !s->signals) {
+	if (wants_raw(s, stop)) {
 		if (!send_raw(s, pid_tgid, stop, parity)) {
 			stats->raw++;
 			goto out;
@@ -297,7 +312,7 @@ int unw_sample(struct bpf_perf_event_data *ctx)
 		stats->raw_full++;
 	}
 	key.hash = mix(s->hash, stop);
-	fill_key(&key, pid_tgid, stop);
+	fill_key(s, &key, pid_tgid, stop);
 	count(s, stats, &key, parity);
 out:
 	stats->ns += bpf_ktime_get_ns() - began;

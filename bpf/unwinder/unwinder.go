@@ -84,8 +84,7 @@ func Open(cfg Config) (*Unwinder, error) {
 	u.pending[0] = make(map[bpfUnwKey]traceRecord)
 	u.pending[1] = make(map[bpfUnwKey]traceRecord)
 	if err := u.load(); err != nil {
-		u.Close()
-		return nil, err
+		return nil, errors.Join(err, u.Close())
 	}
 	return u, nil
 }

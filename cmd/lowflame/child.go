@@ -20,6 +20,7 @@ const releaseFD = 3
 
 // child is a command that is started but held before its first instruction.
 type child struct {
+	path    string
 	cmd     *exec.Cmd
 	release *os.File
 }
@@ -40,13 +41,14 @@ func startChild(command []string) (*child, error) {
 		return nil, fmt.Errorf("hold the command: %w", err)
 	}
 	defer r.Close()
-	cmd := exec.Command("/proc/self/exe", append([]string{execWhenReleased, path}, command...)...)
+	// The command is ended by record's own rules, not by a context.
+	cmd := exec.Command("/proc/self/exe", append([]string{execWhenReleased, path}, command...)...) //nolint:noctx // see above
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{r}
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", command[0], err), w.Close())
 	}
-	return &child{cmd: cmd, release: w}, nil
+	return &child{path: path, cmd: cmd, release: w}, nil
 }
 
 // pid is the command's process ID.

@@ -69,10 +69,12 @@ func Lowflame() Rules {
 			"internal/testreport": nil,
 			"internal/testutil":   {"stack", "objfile"},
 			"internal/gen/...":    nil,
+
+			"internal/kernelmatrix/...": {"benchmarks/..."},
 		},
 		Homes: map[string][]string{
 			"github.com/cilium/ebpf":              {"bpf/unwinder"},
-			"github.com/google/pprof":             {"pprofexport/...", "store", "regress", "web", "benchmarks/..."},
+			"github.com/google/pprof":             {"pprofexport/...", "store", "regress", "web", "benchmarks/...", "internal/kernelmatrix/..."},
 			"github.com/go-kit/log":               {"cmd/...", "agent", "pprofexport/..."},
 			"github.com/alecthomas/kong":          {"cmd/..."},
 			"github.com/klauspost/compress":       {"objfile/...", "pprofexport/...", "store"},
@@ -83,7 +85,7 @@ func Lowflame() Rules {
 			"golang.org/x/sync":                   {"agent"},
 			"golang.org/x/sys": {
 				"process", "bpf/unwinder", "symbolize/...", "agent", "cmd/...", "internal/preflight",
-				"benchmarks/...",
+				"benchmarks/...", "internal/kernelmatrix/...",
 			},
 		},
 		TestOnly: []string{"github.com/google/go-cmp"},
@@ -99,6 +101,8 @@ func Lowflame() Rules {
 			"math/rand/v2": nil,
 		},
 		Starters: []string{"agent", "cmd/..."},
-		Free:     []string{"benchmarks/...", "internal/testutil", "internal/testreport", "internal/gen/..."},
+		Free: []string{
+			"benchmarks/...", "internal/testutil", "internal/testreport", "internal/gen/...", "internal/kernelmatrix/...",
+		},
 	}
 }

@@ -108,8 +108,8 @@ func (t *Table) scan(addr stack.LinkAddr, size int64, yield func(stack.LinkAddr,
 	for size >= 8 {
 		b := buf[:min(size, chunk)]
 		n, err := t.o.ReadAt(b, addr)
-		if n < 8 || err != nil && err != io.EOF {
-			if err == io.EOF {
+		if n < 8 || err != nil && !errors.Is(err, io.EOF) {
+			if errors.Is(err, io.EOF) {
 				err = nil // a truncated file
 			}
 			return err
@@ -127,7 +127,7 @@ func (t *Table) scan(addr stack.LinkAddr, size int64, yield func(stack.LinkAddr,
 func (t *Table) try(addr stack.LinkAddr) error {
 	var b [headerSize]byte
 	if n, err := t.o.ReadAt(b[:], addr); n != len(b) {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return errHeader
 		}
 		return fmt.Errorf("read Go function table: %w", err)
@@ -175,7 +175,7 @@ func (t *Table) readIndex() error {
 	for i := 0; i < n; {
 		b := buf[:min((n-i)*2*size, len(buf))]
 		off := t.h.pcln.off + int64(i)*int64(2*size)
-		if _, err := t.o.File().ReadAt(b, off); err != nil && err != io.EOF {
+		if _, err := t.o.File().ReadAt(b, off); err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("read function index: %w", err)
 		} else if err == io.EOF && off+int64(len(b)) > t.o.Size() {
 			return &objfile.FormatError{Off: uint64(off), What: "Go function table is cut off"}

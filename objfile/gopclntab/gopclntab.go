@@ -226,20 +226,12 @@ func (f *Func) decode(c hostile.Cursor, v version) {
 	f.NFuncData = c.Uint8()
 }
 
-// Name returns the name of f as the linker wrote it, with the type arguments of
-// generic functions, or "" if it cannot be read.
+// Name returns the name of f as the linker wrote it (see Line.Func), or "" if it
+// cannot be read.
 func (t *Table) Name(f Func) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.name(f.rec.name)
-}
-
-// name returns the function name at an offset; 0 is the empty name of none.
-func (t *Table) name(off uint32) string {
-	if off == 0 {
-		return ""
-	}
-	return t.str(t.h.names, uint64(off))
+	return t.str(t.h.names, uint64(f.rec.name))
 }
 
 // str returns the string at an offset of a part of the table, "" on any error.

@@ -13,7 +13,8 @@ import (
 // Line is a function and a place in it, at some address: the function whose code it
 // is, or one inlined there.
 type Line struct {
-	// Func is the name as the linker wrote it, with type arguments.
+	// Func is the name as the linker wrote it, with type arguments; before Go 1.21
+	// those were "...".
 	Func string
 	// File is as the compiler knew it, an absolute path, or one that begins with
 	// the module path if the program was built with -trimpath. It is "" where the
@@ -101,7 +102,7 @@ func (r *resolver) add(name uint32, startLine int32, id uint8, pc stack.LinkAddr
 	if wrapper && len(r.lines) > 0 {
 		return
 	}
-	l := Line{Func: r.t.name(name), StartLine: int(startLine), Wrapper: wrapper}
+	l := Line{Func: r.t.str(r.t.h.names, uint64(name)), StartLine: int(startLine), Wrapper: wrapper}
 	l.File, l.Line = r.fileLine(pc)
 	r.lines = append(r.lines, l)
 }
@@ -223,7 +224,9 @@ func (r *resolver) inlinedCall(tree inlineTree, i int32) (c call, ok bool) {
 	return c, uint64(c.parentPC) < uint64(r.f.End-r.f.Entry) && r.t.isName(c.name)
 }
 
-// isName reports whether a function name begins at an offset.
+// isName reports whether a function name begins at an offset. The one at 0 is not
+// believed: it is that of the first function of internal/abi, which is too large to
+// be inlined, and zeros are what a wrong place may be full of.
 func (t *Table) isName(off uint32) bool {
 	if off == 0 {
 		return false

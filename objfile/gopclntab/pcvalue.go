@@ -53,21 +53,64 @@ func (p *pcTable) step() bool {
 	if p.err != nil || delta == 0 && !p.first {
 		return false
 	}
-	p.first = false
-	p.val += int32(-(delta & 1) ^ delta>>1)
 	distance := uint64(p.varint()) * uint64(p.quantum)
 	if p.err != nil {
 		return false
 	}
+	p.first = false
+	p.val += unzigzag(delta)
 	if distance == 0 || distance > uint64(p.limit-p.pc) {
-		if p.pc >= p.limit {
-			return false
+		if p.pc < p.limit {
+			p.err = &objfile.FormatError{Off: uint64(p.off), What: "Go pc table leaves its function"}
 		}
-		p.err = &objfile.FormatError{Off: uint64(p.off), What: "Go pc table leaves its function"}
 		return false
 	}
 	p.pc += stack.LinkAddr(distance)
 	return true
+}
+
+func unzigzag(v uint32) int32 { return int32(-(v & 1) ^ v>>1) }
+
+// skip takes as many steps that do not reach pc as it can in the bytes at hand; it
+// returns how many. It does what step does and is what lookups spend their time on.
+func (p *pcTable) skip(pc stack.LinkAddr) (steps int) {
+	if p.first {
+		return 0
+	}
+	b, at, val := p.cur, p.pc, p.val
+	for len(b) >= 10 { // two numbers of at most 5 bytes
+		delta, n := uint32(b[0]), 1
+		if delta >= 0x80 {
+			delta, n = varint(b)
+		}
+		quanta, m := uint32(b[n]), 1
+		if quanta >= 0x80 {
+			quanta, m = varint(b[n:])
+		}
+		next := at + stack.LinkAddr(uint64(quanta)*uint64(p.quantum))
+		if delta == 0 || n == 0 || m == 0 || next <= at || next > pc || next > p.limit {
+			break // all else is left to step
+		}
+		at = next
+		val += unzigzag(delta)
+		b = b[n+m:]
+		steps++
+	}
+	p.off += int64(len(p.cur) - len(b))
+	p.cur, p.pc, p.val = b, at, val
+	return steps
+}
+
+// varint decodes a number at the start of b, which has 5 bytes; n is 0 if it is
+// longer.
+func varint(b []byte) (v uint32, n int) {
+	for n, c := range b[:5] {
+		v |= uint32(c&0x7f) << (7 * n)
+		if c < 0x80 {
+			return v, n + 1
+		}
+	}
+	return 0, 0
 }
 
 func (p *pcTable) varint() (v uint32) {
@@ -117,7 +160,7 @@ func (t *Table) pcValue(f Func, off uint32, pc stack.LinkAddr, steps *int) (int3
 		if pc < p.pc {
 			return p.val, nil
 		}
-		if *steps--; *steps < 0 {
+		if *steps -= 1 + p.skip(pc); *steps < 0 {
 			return -1, errSteps
 		}
 	}

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -102,7 +101,7 @@ func nm(tb testing.TB, path string, args ...string) []nmSymbol {
 // TestAgainstNM asks for the first and last byte of every sized function that nm
 // lists, in programs and libraries of this machine.
 func TestAgainstNM(t *testing.T) {
-	gobin := filepath.Join(runtime.GOROOT(), "bin/go")
+	gobin := filepath.Join(runtime.GOROOT(), "bin/go") //nolint:staticcheck // tests run where they are built
 	tests := []struct {
 		path string
 		args []string
@@ -256,74 +255,6 @@ func TestAssembly(t *testing.T) {
 				t.Errorf("%#x is %q, want %q", tt.addr, got, tt.want)
 			}
 		})
-	}
-}
-
-// TestPLT compares the stubs with those objdump labels.
-func TestPLT(t *testing.T) {
-	builds := map[string][]string{
-		"lazy":       {"-O1", "-Wl,-z,lazy", "-fcf-protection=none"},
-		"IBT":        {"-O1", "-Wl,-z,lazy", "-fcf-protection=full", "-Wl,-z,ibtplt"},
-		"bind now":   {"-O1", "-Wl,-z,now", "-fcf-protection=full"},
-		"library":    {"-O1", "-shared", "-fPIC"},
-		"with names": {"-O1", "-no-pie", "-rdynamic"},
-		"stripped":   {"-O1", "-s"},
-	}
-	label := regexp.MustCompile(`(?m)^([0-9a-f]{16}) <(.+)@plt>:$`)
-	for name, args := range builds {
-		t.Run(name, func(t *testing.T) {
-			path := compile(t, "funcs.c", "prog", args...)
-			checkPLT(t, path, label.FindAllStringSubmatch(run(t, "objdump", "-d", path), -1))
-		})
-	}
-	t.Run("libjvm", func(t *testing.T) {
-		path := libjvm(t)
-		if _, err := os.Stat(path); err != nil {
-			t.Skip(err)
-		}
-		out := run(t, "objdump", "-d", "-j", ".plt", "-j", ".plt.got", path)
-		checkPLT(t, path, label.FindAllStringSubmatch(out, -1))
-	})
-	t.Run("aarch64", func(t *testing.T) {
-		path := filepath.Join(t.TempDir(), "prog")
-		run(t, "aarch64-linux-gnu-gcc", "-O1", "-o", path, "testdata/funcs.c")
-		checkPLT(t, path, label.FindAllStringSubmatch(run(t, "aarch64-linux-gnu-objdump", "-d", path), -1))
-	})
-}
-
-func checkPLT(t *testing.T, path string, labels [][]string) {
-	if len(labels) == 0 {
-		t.Fatal("objdump shows no stubs")
-	}
-	o, table := build(t, path)
-	for _, l := range labels {
-		addr, _ := strconv.ParseUint(l[1], 16, 64)
-		if strings.HasPrefix(l[2], "*ABS*") {
-			continue
-		}
-		for _, at := range []uint64{addr, addr + 7} {
-			got := nameAt(t, o, table, stack.LinkAddr(at))
-			if want, _, _ := strings.Cut(l[2], "@"); got != want+"@plt" {
-				t.Errorf("stub at %#x is %q, want %q", at, got, want+"@plt")
-			}
-		}
-	}
-	t.Logf("%d stubs", len(labels))
-}
-
-func TestStaticIFUNCStubs(t *testing.T) {
-	path := compile(t, "funcs.c", "static", "-O1", "-static")
-	o, table := build(t, path)
-	plt, ok := o.Section(".plt")
-	if !ok {
-		t.Skip("this libc has no stubs in static programs")
-	}
-	named := map[string]bool{}
-	for a := plt.Addr; a < plt.Addr+stack.LinkAddr(plt.Size); a += 8 {
-		named[nameAt(t, o, table, a)] = true
-	}
-	if !named["strlen@plt"] && !named["memcpy@plt"] {
-		t.Errorf("stubs are %v", named)
 	}
 }
 

@@ -276,15 +276,20 @@ func TestIntervalBetweenLooks(t *testing.T) {
 	})
 }
 
-func TestBounds(t *testing.T) {
+// manyLines is a map of 5000 functions.
+func manyLines() string {
 	var b strings.Builder
 	for i := range 5000 {
 		fmt.Fprintf(&b, "%x 10 function number %d\n", 0x10000+i*16, i)
 	}
+	return b.String()
+}
+
+func TestBounds(t *testing.T) {
 	t.Run("entries: the newest stay", func(t *testing.T) {
 		f := newFakeProc(t)
 		m := f.maps(Config{MaxEntries: 1000})
-		f.write(mapFile, b.String())
+		f.write(mapFile, manyLines())
 		f.want(m, map[stack.Addr]string{0x10000: "", 0x10000 + 4999*16: "function number 4999"})
 		if st := m.Stats(); st.Entries > 1000 || st.Skipped < 4000 {
 			t.Errorf("%+v", st)
@@ -295,7 +300,7 @@ func TestBounds(t *testing.T) {
 	t.Run("bytes of one process", func(t *testing.T) {
 		f := newFakeProc(t)
 		m := f.maps(Config{MaxBytes: 64 << 10})
-		f.write(mapFile, b.String())
+		f.write(mapFile, manyLines())
 		f.want(m, map[stack.Addr]string{0x10000 + 4999*16: "function number 4999"})
 		if st := m.Stats(); st.Bytes > 128<<10 {
 			t.Errorf("%d bytes kept", st.Bytes)
@@ -304,34 +309,36 @@ func TestBounds(t *testing.T) {
 	t.Run("file: only the end of a huge one", func(t *testing.T) {
 		f := newFakeProc(t)
 		m := f.maps(Config{MaxFile: 1000})
-		f.write(mapFile, b.String())
+		f.write(mapFile, manyLines())
 		f.want(m, map[stack.Addr]string{0x10000: "", 0x10000 + 4999*16: "function number 4999"})
 		if st := m.Stats(); st.Read > 1000 {
 			t.Errorf("read %d bytes", st.Read)
 		}
 	})
-	t.Run("processes share the budget, the idle go first", func(t *testing.T) {
-		f := newFakeProc(t)
-		m := f.maps(Config{MaxBytes: 1 << 20})
-		f.write(mapFile, b.String())
-		for i := range uint64(50) {
-			must(t, m.Refresh(Process{PID: 7, Start: i}))
-		}
-		if st := m.Stats(); st.Bytes > 1<<20 || st.Processes < 2 {
-			t.Errorf("%+v", st)
-		}
-		if _, ok := m.procs[Process{PID: 7, Start: 49}]; !ok {
-			t.Error("the process used last was dropped")
-		}
-	})
-	t.Run("a line without end", func(t *testing.T) {
-		f := newFakeProc(t)
-		m := f.maps(Config{})
-		f.write(mapFile, "1000 10 a\n2000 10 "+strings.Repeat("x", 1<<20))
-		f.want(m, map[stack.Addr]string{0x1000: "a"})
-		f.append("y\n3000 10 c\n")
-		f.want(m, map[stack.Addr]string{0x2000: strings.Repeat("x", maxName), 0x3000: "c"})
-	})
+}
+
+func TestProcessesShareTheBudget(t *testing.T) {
+	f := newFakeProc(t)
+	m := f.maps(Config{MaxBytes: 1 << 20})
+	f.write(mapFile, manyLines())
+	for i := range uint64(50) {
+		must(t, m.Refresh(Process{PID: 7, Start: i}))
+	}
+	if st := m.Stats(); st.Bytes > 1<<20 || st.Processes < 2 {
+		t.Errorf("%+v", st)
+	}
+	if _, ok := m.procs[Process{PID: 7, Start: 49}]; !ok {
+		t.Error("the process used last was dropped")
+	}
+}
+
+func TestLineWithoutEnd(t *testing.T) {
+	f := newFakeProc(t)
+	m := f.maps(Config{})
+	f.write(mapFile, "1000 10 a\n2000 10 "+strings.Repeat("x", 1<<20))
+	f.want(m, map[stack.Addr]string{0x1000: "a"})
+	f.append("y\n3000 10 c\n")
+	f.want(m, map[stack.Addr]string{0x2000: strings.Repeat("x", maxName), 0x3000: "c"})
 }
 
 func FuzzPerfMap(f *testing.F) {
@@ -355,41 +362,4 @@ func FuzzPerfMap(f *testing.F) {
 		}
 		pm.find(addr)
 	})
-}
-
-func BenchmarkRead(b *testing.B) {
-	var s strings.Builder
-	for i := range 100_000 {
-		fmt.Fprintf(&s, "%x %x JS:*function%d file:///srv/app/node_modules/mod/lib/file.js:%d:13\n", 0x7f0000000000+i*256, 200, i, i)
-	}
-	text := s.String()
-	b.SetBytes(int64(len(text)))
-	for b.Loop() {
-		var pm perfMap
-		l := lines{maxEntries: 1 << 20, maxText: 64 << 20}
-		if _, err := l.read(strings.NewReader(text)); err != nil {
-			b.Fatal(err)
-		}
-		pm.merge(&l)
-		if len(pm.entries) != 100_000 {
-			b.Fatalf("%d entries", len(pm.entries))
-		}
-	}
-}
-
-func BenchmarkAppend(b *testing.B) {
-	var pm perfMap
-	l := lines{maxEntries: 1 << 20, maxText: 64 << 20}
-	for i := range 100_000 {
-		l.add(fmt.Appendf(nil, "%x 80 function %d", 0x7f0000000000+i*256, i))
-	}
-	pm.merge(&l)
-	for b.Loop() {
-		l := lines{maxEntries: 1 << 20, maxText: 64 << 20}
-		l.add([]byte("7f0000000040 20 fresh"))
-		pm.merge(&l)
-	}
-	if name, ok := pm.find(0x7f0000000041); !ok || name != "fresh" {
-		b.Fatalf("find = %q, %v", name, ok)
-	}
 }

@@ -120,30 +120,18 @@ type named struct {
 	name   string
 }
 
-func largest[T any](items []T, less func(a, b T) bool) T {
-	best := items[0]
-	for _, item := range items[1:] {
-		if less(best, item) {
-			best = item
-		}
-	}
-	return best
-}
-
 func add(a, b int) int    { return a + b }
 func twice(a int) int     { return add(a, a) }
 func fourTimes(a int) int { return twice(twice(a)) }
 
 func use() {
 	shapes := []shape{square{2}, &named{square{3}, "three"}, named{square{1}, "one"}}
-	big := largest(shapes, func(a, b shape) bool { return a.area() < b.area() })
-	long := largest([]string{"a", "bb"}, func(a, b string) bool { return len(a) < len(b) })
 	sort.Slice(shapes, func(i, j int) bool { return shapes[i].area() < shapes[j].area() })
-	word := regexp.MustCompile(`(\w+)`).FindString(long)
+	word := regexp.MustCompile(`(\w+)`).FindString("some words")
 	t := template.Must(template.New("t").Parse("{{.}}"))
 	var b strings.Builder
-	if err := t.Execute(&b, fourTimes(len(word))); err != nil || b.Len() == 0 || big == nil || native() != 42 {
-		fmt.Fprintln(os.Stderr, "unexpected:", err, b.String(), big)
+	if err := t.Execute(&b, fourTimes(len(word))); err != nil || b.Len() == 0 || native() != 42 {
+		fmt.Fprintln(os.Stderr, "unexpected:", err, b.String())
 		os.Exit(1)
 	}
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build !go1.20
+//go:build !go1.21
 
 package main
 

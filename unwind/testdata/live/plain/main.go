@@ -50,13 +50,13 @@ func spin() {
 //go:noinline
 func work() {
 	m := map[string][]int{}
-	for i := range 20 {
+	for i := 0; i < 20; i++ {
 		k := fmt.Sprint(i % 7)
 		m[k] = append(m[k], i)
 	}
 	c := make(chan int)
 	go func() {
-		for range 3 {
+		for i := 0; i < 3; i++ {
 			c <- f(30, func() {})
 		}
 		close(c)

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package measure runs lowflame and measures what it costs from outside: CPU
+// time and memory as the kernel accounts them, and memory of its BPF maps.
+package measure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/pprof/profile"
+)
+
+// Run is one run of lowflame.
+type Run struct {
+	Started time.Time
+	Wall    time.Duration
+	CPU     time.Duration // of the process, user and kernel mode; not of its BPF programs
+	RSS     int64         // largest resident memory, bytes
+	BPF     BPF           // largest values seen
+	Profile *profile.Profile
+}
+
+// BPF is what the BPF objects a process holds open use.
+type BPF struct {
+	Maps     int
+	MapBytes int64         // memory of maps as charged by the kernel
+	Runs     uint64        // of programs; 0 without [CountRuns]
+	RunTime  time.Duration // of programs; 0 without [CountRuns]
+}
+
+// Build builds lowflame of the module in the current directory into dir and
+// returns its path.
+func Build(ctx context.Context, dir string) (string, error) {
+	path := filepath.Join(dir, "lowflame")
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "github.com/lowflame/lowflame/cmd/lowflame")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build lowflame: %w\n%s", err, out)
+	}
+	return path, nil
+}
+
+// Record runs "lowflame record" with args, which must not name an output file,
+// and waits for it to end.
+func Record(ctx context.Context, lowflame string, args ...string) (*Run, error) {
+	dir, err := os.MkdirTemp("", "lowflame-benchmark-")
+	if err != nil {
+		return nil, fmt.Errorf("record: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	out := filepath.Join(dir, "profile.pb.gz")
+	cmd := exec.CommandContext(ctx, lowflame, append([]string{"record", "-q", "-o", out}, args...)...)
+	cmd.Stderr = os.Stderr
+	run := &Run{Started: time.Now()}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("record: %w", err)
+	}
+	ended := make(chan struct{})
+	watched := make(chan BPF)
+	go func() { watched <- watch(cmd.Process.Pid, ended) }()
+	err = cmd.Wait()
+	close(ended)
+	run.BPF = <-watched
+	run.Wall = time.Since(run.Started)
+	if err != nil {
+		return nil, fmt.Errorf("record: %w", err)
+	}
+	run.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	if !ok {
+		return nil, errors.New("record: no resource usage of the process")
+	}
+	run.RSS = usage.Maxrss << 10
+	run.Profile, err = readProfile(out)
+	return run, err
+}
+
+func readProfile(path string) (*profile.Profile, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read profile: %w", err)
+	}
+	defer f.Close()
+	p, err := profile.Parse(f)
+	if err != nil {
+		return nil, fmt.Errorf("read profile: %w", err)
+	}
+	return p, nil
+}
+
+// watch looks at the BPF objects of a process four times a second until ended
+// and returns the largest numbers.
+func watch(pid int, ended <-chan struct{}) BPF {
+	var most BPF
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ended:
+			return most
+		case <-tick.C:
+		}
+		now := readBPF(fmt.Sprintf("/proc/%d/fdinfo", pid))
+		most.Maps = max(most.Maps, now.Maps)
+		most.MapBytes = max(most.MapBytes, now.MapBytes)
+		most.Runs = max(most.Runs, now.Runs)
+		most.RunTime = max(most.RunTime, now.RunTime)
+	}
+}
+
+// readBPF adds up what dir, the fdinfo directory of a process, says of BPF maps
+// and programs (kernel: bpf_map_show_fdinfo, bpf_prog_show_fdinfo). An object
+// open twice counts once.
+func readBPF(dir string) BPF {
+	var b BPF
+	seen := make(map[string]bool)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return b // the process has ended
+	}
+	for _, e := range entries {
+		text, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			continue
+		}
+		info := parseInfo(string(text))
+		if id := info["map_id"]; id != "" && !seen["map"+id] {
+			seen["map"+id] = true
+			b.Maps++
+			b.MapBytes += int64(number(info["memlock"]))
+		}
+		if id := info["prog_id"]; id != "" && !seen["prog"+id] {
+			seen["prog"+id] = true
+			b.Runs += number(info["run_cnt"])
+			b.RunTime += time.Duration(number(info["run_time_ns"]))
+		}
+	}
+	return b
+}
+
+// parseInfo parses "key:\tvalue" lines.
+func parseInfo(text string) map[string]string {
+	info := make(map[string]string)
+	for line := range strings.Lines(text) {
+		if key, value, ok := strings.Cut(line, ":"); ok {
+			info[key] = strings.TrimSpace(value)
+		}
+	}
+	return info
+}
+
+func number(s string) uint64 {
+	var n uint64
+	fmt.Sscan(s, &n)
+	return n
+}
+
+const statsSysctl = "/proc/sys/kernel/bpf_stats_enabled"
+
+// CountRuns makes the kernel count runs of BPF programs and their time until
+// undo is called. It costs some 20 ns a run.
+func CountRuns() (undo func() error, err error) {
+	before, err := os.ReadFile(statsSysctl)
+	if err != nil {
+		return nil, fmt.Errorf("count runs of BPF programs: %w", err)
+	}
+	if err := os.WriteFile(statsSysctl, []byte("1"), 0); err != nil {
+		return nil, fmt.Errorf("count runs of BPF programs: %w", err)
+	}
+	return func() error { return os.WriteFile(statsSysctl, before, 0) }, nil
+}

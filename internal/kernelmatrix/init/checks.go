@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// check is one thing to try. Its error has a first line for the summary and then
+// what is needed to find out why.
+type check struct {
+	name string
+	run  func() (detail string, err error)
+}
+
+func checks() []check {
+	list := []check{
+		{"unwinder-tests", unwinderTests},
+		{"doctor", doctor},
+	}
+	for _, r := range recordings() {
+		list = append(list, check{r.name, r.run})
+	}
+	return append(list, check{"end", completeShare})
+}
+
+// unwinderTests runs the tests of package bpf/unwinder, in its directory: some
+// read its sources. A test that is skipped has not shown anything.
+func unwinderTests() (string, error) {
+	stdout, stderr, err := run("/bin/unwinder.test", "-test.v", "-test.timeout=5m")
+	output := string(stdout) + string(stderr)
+	if err != nil {
+		return "", fmt.Errorf("%w\n%s", err, tail(output, 60000))
+	}
+	if n := strings.Count(output, "--- SKIP"); n > 0 {
+		return "", fmt.Errorf("%d tests skipped\n%s", n, tail(output, 10000))
+	}
+	passed := strings.Count(output, "\n--- PASS") // not those of subtests, which are indented
+	if passed == 0 {
+		return "", fmt.Errorf("no test ran\n%s", tail(output, 10000))
+	}
+	load, err := parseLoad(output)
+	if err != nil {
+		return "", err
+	}
+	value("instructions", load.instructions)
+	value("load_ms", fmt.Sprint(load.took.Milliseconds()))
+	return fmt.Sprintf("%d passed, program loaded in %v, %s verified instructions", passed, load.took, load.instructions), nil
+}
+
+// load is what TestLoad logs.
+type load struct {
+	took         time.Duration
+	instructions string // of the sampling program; "-" where the kernel does not say
+}
+
+var loadLine = regexp.MustCompile(`loaded in (\S+), verified instructions map\[.*unw_sample:(\d+)`)
+
+func parseLoad(output string) (load, error) {
+	m := loadLine.FindStringSubmatch(output)
+	if m == nil {
+		return load{}, errors.New("TestLoad does not say how long loading took")
+	}
+	took, err := time.ParseDuration(m[1])
+	if err != nil {
+		return load{}, fmt.Errorf("parse the log of TestLoad: %w", err)
+	}
+	l := load{took: took, instructions: m[2]}
+	if l.instructions == "0" { // kernel: bpf_prog_info.verified_insns, since 5.16
+		l.instructions = "-"
+	}
+	return l, nil
+}
+
+// doctor expects that lowflame finds nothing amiss.
+func doctor() (string, error) {
+	stdout, stderr, err := run("/bin/lowflame", "doctor", "--json")
+	if err != nil {
+		return "", fmt.Errorf("%w\n%s%s", err, stdout, stderr)
+	}
+	var report struct {
+		OK     bool `json:"ok"`
+		Checks []struct {
+			Name, State, Found string
+		} `json:"checks"`
+	}
+	if err := json.Unmarshal(stdout, &report); err != nil {
+		return "", fmt.Errorf("parse its JSON: %w\n%s", err, stdout)
+	}
+	if !report.OK || len(report.Checks) == 0 {
+		return "", fmt.Errorf("not ok\n%s", stdout)
+	}
+	var warned []string
+	for _, c := range report.Checks {
+		if c.State != "ok" {
+			warned = append(warned, c.Name+": "+c.Found)
+		}
+	}
+	return fmt.Sprintf("%d checks, warnings %q", len(report.Checks), warned), nil
+}
+
+// run runs a command to its end.
+func run(name string, args ...string) (stdout, stderr []byte, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	var o, e bytes.Buffer
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = "/src"
+	cmd.Stdout, cmd.Stderr = &o, &e
+	cmd.WaitDelay = time.Second
+	if err := cmd.Run(); err != nil {
+		return o.Bytes(), e.Bytes(), fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
+	}
+	return o.Bytes(), e.Bytes(), nil
+}
+
+// tail returns the last n bytes of s.
+func tail(s string, n int) string { return s[max(0, len(s)-n):] }
