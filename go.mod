@@ -17,6 +17,7 @@ require (
 
 require (
 	github.com/go-logfmt/logfmt v0.5.1 // indirect
+	golang.org/x/arch v0.32.0 // indirect
 	golang.org/x/text v0.14.0 // indirect
 )
 

@@ -27,10 +27,15 @@ func (s *Session) queueRaw(ctx context.Context, r *unwinder.RawSample) {
 	}
 }
 
+// rescanEvery is how often at most /proc is read anew because events were lost.
+const rescanEvery = 2 * time.Second
+
 // runEvents keeps the process table and the BPF program current, and walks raw
 // samples once the table has caught up with them.
 func (s *Session) runEvents(ctx context.Context) error {
 	var late []*unwinder.RawSample // younger than the table
+	var scanned time.Time
+	rescan := false
 	for {
 		timeout := 100 * time.Millisecond
 		if len(late) > 0 {
@@ -48,9 +53,13 @@ func (s *Session) runEvents(ctx context.Context) error {
 			return err
 		}
 		if lost > 0 {
+			rescan = true
+		}
+		if rescan && time.Since(scanned) > rescanEvery {
 			if err := s.rescan(ctx); err != nil && ctx.Err() == nil {
 				return err
 			}
+			rescan, scanned = false, time.Now()
 		}
 		s.applied.Store(now)
 		late = s.walkQueued(late, now)

@@ -108,7 +108,13 @@ func (s *Session) open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list CPUs: %w", err)
 	}
-	if s.sideband, err = process.OpenSideband(cpus, process.SidebandConfig{KernelSymbols: true}); err != nil {
+	watch := process.SidebandConfig{KernelSymbols: true}
+	if len(s.cfg.PIDs) == 0 {
+		// Nobody waits for an event that no sample needs: a sample of a process
+		// not known yet wakes the event loop itself.
+		watch.WakeupBytes = 16 << 10
+	}
+	if s.sideband, err = process.OpenSideband(cpus, watch); err != nil {
 		return fmt.Errorf("watch processes: %w", err)
 	}
 	s.table = process.NewTable("/proc")
@@ -152,6 +158,15 @@ func (s *Session) load(proc *process.Process) {
 	for i := range proc.Mappings {
 		s.files.get(proc, &proc.Mappings[i])
 	}
+}
+
+// Probe loads the BPF program into the kernel and drops it again.
+func Probe() error {
+	u, err := unwinder.Open(unwinder.Config{})
+	if err != nil {
+		return err
+	}
+	return u.Close()
 }
 
 // Preload prepares for a program that is about to be started.

@@ -27,7 +27,12 @@ const (
 //
 // See LSB Core 5.0 §10.6.
 func (o *Object) EHFrame() (data []byte, addr stack.LinkAddr, hdr []byte, hdrAddr stack.LinkAddr, err error) {
-	s, haveSection := o.ehFrameSection()
+	s, haveSection := o.Section(".eh_frame")
+	if haveSection && s.Type == elf.SHT_NOBITS {
+		// A file of debug information alone: its program headers are those of the
+		// file it was split from, and lead to other bytes.
+		return nil, 0, nil, 0, fmt.Errorf(".eh_frame: %w", ErrNotFound)
+	}
 	if p, ok := o.prog(elf.PT_GNU_EH_FRAME); ok {
 		hdr, addr, err = o.readEHFrameHdr(p)
 		if err == nil {
@@ -45,13 +50,6 @@ func (o *Object) EHFrame() (data []byte, addr stack.LinkAddr, hdr []byte, hdrAdd
 	}
 	data, err = o.Data(s, maxEHFrame)
 	return data, s.Addr, nil, 0, err
-}
-
-// ehFrameSection returns the section .eh_frame, if it has bytes in this file and
-// not only in the one that its debug information was split from.
-func (o *Object) ehFrameSection() (Section, bool) {
-	s, ok := o.Section(".eh_frame")
-	return s, ok && s.Type != elf.SHT_NOBITS && s.Size > 0
 }
 
 // readEHFrameHdr reads the segment p and the address of .eh_frame from it.

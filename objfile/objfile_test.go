@@ -264,6 +264,10 @@ func TestEHFrameWithoutHeader(t *testing.T) {
 	if err != nil || hdr != nil || addr != s.Addr || uint64(len(data)) != s.Size {
 		t.Errorf("EHFrame: %d bytes at %#x, hdr %d, %v; want %d at %#x", len(data), addr, len(hdr), err, s.Size, s.Addr)
 	}
+	debug := elfImage{sections: []imageSection{{name: ".eh_frame", typ: elf.SHT_NOBITS, data: make([]byte, 8)}}}
+	if _, _, _, _, err := open(t, debug.bytes()).EHFrame(); !errors.Is(err, ErrNotFound) {
+		t.Errorf("EHFrame of a file of debug information: %v, want ErrNotFound", err)
+	}
 	if _, _, _, _, err := open(t, (elfImage{}).bytes()).EHFrame(); !errors.Is(err, ErrNotFound) {
 		t.Errorf("EHFrame of a file without: %v, want ErrNotFound", err)
 	}

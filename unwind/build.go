@@ -15,7 +15,8 @@ import (
 const maxDebugFrame = 64 << 20
 
 // Build returns the unwind table of o, from .eh_frame, from .debug_frame for
-// code that .eh_frame lacks, and from .gopclntab for Go code.
+// code that .eh_frame lacks, from .gopclntab for Go code, and for functions that
+// only symbols tell of from their instructions (x86-64 only).
 //
 // Only code in executable segments is covered. Build does not retain o. It
 // returns ErrNoCFI if there is nothing to build from; with any other error the
@@ -36,14 +37,17 @@ func Build(o *objfile.Object) (*Table, error) {
 	goErr := src.openGo(o)
 	ehErr := src.openEH(o)
 	debugErr := src.openDebug(o)
-	if src.eh == nil && src.debug == nil && src.goRows == nil {
+	t, err := src.table()
+	gaps := t.gaps(src.segs)
+	code, small := findCode(o, &src, gaps)
+	if src.eh == nil && src.debug == nil && src.goRows == nil && len(code) == 0 {
 		if err := firstError(goErr, ehErr, debugErr); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrNoCFI, err)
 		}
 		return nil, ErrNoCFI
 	}
-	t, err := src.table()
-	if src.known = findRows(o, src.arch, t.gaps(src.segs)); len(src.known) > 0 {
+	src.known = overlay(overlay(code, findRows(o, src.arch, gaps)), small)
+	if len(src.known) > 0 {
 		t, err = src.table()
 	}
 	return t, firstError(err, goErr, ehErr, debugErr)

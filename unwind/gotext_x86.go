@@ -86,9 +86,25 @@ func (goX86) rule(g *goText, n int32, saved bool) Rule {
 	return MakeRule(KindSP, fp, uint16(n>>3+1))
 }
 
+// poppedReturn returns the register that the instruction before pc popped, by
+// DWARF number: syscall.rawVforkSyscall keeps its return address in R12, because
+// the child runs on the same stack.
+func poppedReturn(fn *goFunc, pc uint64) (reg uint8, ok bool) {
+	at := pc - fn.begin
+	if at < 2 || at > uint64(len(fn.code)) || fn.code[at-2] != 0x41 || fn.code[at-1]&0xf8 != 0x58 {
+		return 0, false
+	}
+	return 8 + fn.code[at-1]&7, true
+}
+
 func (a goX86) rows(g *goText, fn *goFunc) {
 	frame := a.frame(fn)
 	for i, d := range fn.deltas {
+		if reg, ok := poppedReturn(fn, d.pc); ok && d.n == -8 {
+			w := Wide{Reg: x86RSP, RA: WhereReg, RAArg: int32(reg)}
+			g.add(d.pc, g.wide.rule(MakeRule(KindWide, 0, 0), w))
+			continue
+		}
 		saved := d.n != 0 && frame.saved != 0
 		if saved && frame.saved > d.pc && (i+1 == len(fn.deltas) || frame.saved < fn.deltas[i+1].pc) {
 			g.add(d.pc, a.rule(g, d.n, false))
@@ -112,7 +128,7 @@ func (a goX86) switching(g *goText, fn *goFunc) {
 		if sp == 0 {
 			from = fn.begin
 		}
-	case !strings.HasPrefix(fn.name, "runtime."):
+	case !strings.HasPrefix(fn.name, "runtime.") && fn.name != "time.now":
 		// Other assembly aligns the stack and may use RBP for anything.
 		jump = MakeRule(KindFPWalk, 0, 0)
 	}

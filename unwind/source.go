@@ -57,22 +57,56 @@ func (src *sources) table() (*Table, error) {
 	if text > smallText {
 		e.padding = padding
 	}
-	if src.debug == nil && len(src.goRows) == 0 && len(src.known) == 0 {
-		// The usual case needs no list of rows.
-		err := src.read(src.eh, ".eh_frame", e.add)
-		t, tooBig := e.finish()
-		return t, firstError(tooBig, err)
-	}
-	rows := src.goRows
-	eh, err := src.collect(src.eh, ".eh_frame")
-	rows = overlay(rows, eh)
-	debug, err2 := src.collect(src.debug, ".debug_frame")
-	rows = overlay(overlay(rows, debug), src.known)
-	for _, s := range rows {
-		e.add(s.pc, s.rule)
-	}
+	m := merger{low: src.known, add: e.add}
+	err := src.each(m.row)
+	m.until(1<<64 - 1)
 	t, tooBig := e.finish()
-	return t, firstError(tooBig, err, err2)
+	return t, firstError(tooBig, err)
+}
+
+// each passes on the rows of all sources but known, in order.
+func (src *sources) each(add func(uint64, Rule)) error {
+	if src.debug == nil && len(src.goRows) == 0 {
+		// The usual case needs no list of rows.
+		return src.read(src.eh, ".eh_frame", add)
+	}
+	eh, err := src.collect(src.eh, ".eh_frame")
+	debug, err2 := src.collect(src.debug, ".debug_frame")
+	for _, s := range overlay(overlay(src.goRows, eh), debug) {
+		add(s.pc, s.rule)
+	}
+	return firstError(err, err2)
+}
+
+// merger passes on rows that come in order, and where they have no rule those of
+// low.
+type merger struct {
+	low       []span
+	add       func(uint64, Rule)
+	high, cur Rule // in force
+}
+
+func (m *merger) row(pc uint64, r Rule) {
+	m.until(pc)
+	if len(m.low) > 0 && m.low[0].pc == pc {
+		m.cur, m.low = m.low[0].rule, m.low[1:]
+	}
+	m.high = r
+	if r.Kind() == KindNone {
+		r = m.cur
+	}
+	m.add(pc, r)
+}
+
+// until passes on the rows of low before pc.
+func (m *merger) until(pc uint64) {
+	for len(m.low) > 0 && m.low[0].pc < pc {
+		m.cur = m.low[0].rule
+		if m.high.Kind() == KindNone {
+			m.add(m.low[0].pc, m.cur)
+		}
+		m.low = m.low[1:]
+	}
 }
 
 func firstError(errs ...error) error {

@@ -25,8 +25,6 @@ enum {
 	KERNEL_STACK_BYTES = 16384,
 };
 
-/* Whether a frame may share its stack pointer with its caller. */
-#define RETURN_KEEPS_SP 1
 #define IS_KERNEL_IP(ip) ((s64)(ip) < 0)
 #define SAMPLE_IP(ctx) ((ctx)->regs.pc)
 /* A return address may be signed in its upper bits (pointer authentication);

@@ -24,8 +24,6 @@ enum {
 	KERNEL_STACK_BYTES = 16384,
 };
 
-/* Whether a frame may share its stack pointer with its caller. */
-#define RETURN_KEEPS_SP 0
 #define IS_KERNEL_IP(ip) ((s64)(ip) < 0)
 #define SAMPLE_IP(ctx) ((ctx)->regs.ip)
 #define STRIP_RA(ra) (ra)

@@ -23,6 +23,8 @@ static __always_inline u32 apply_wide(struct unw_state *s, struct unw_shard *sha
 		cfa += add;
 	}
 	c->sp = cfa;
+	if (fp_how != UNW_WHERE_SAME)
+		c->fp_known = fp_how != UNW_WHERE_UNKNOWN;
 	if (fp_how == UNW_WHERE_CFA) {
 		if (read_word(s, cfa + fp_arg, &c->fp))
 			return UNW_STOP_READ_STACK;
@@ -33,8 +35,6 @@ static __always_inline u32 apply_wide(struct unw_state *s, struct unw_shard *sha
 			return UNW_STOP_READ_STACK;
 	} else if (fp_how == UNW_WHERE_REG) {
 		c->fp_known = get_reg(s, fp_arg, &c->fp) == 0;
-	} else if (fp_how == UNW_WHERE_UNKNOWN) {
-		c->fp_known = 0;
 	}
 	if (ra_how == UNW_WHERE_CFA)
 		return read_word(s, cfa + ra_arg, &c->pc) ? UNW_STOP_READ_STACK : UNW_STOP_NONE;
@@ -59,15 +59,16 @@ static __always_inline u32 apply_signal(struct unw_state *s)
 	return UNW_STOP_NONE;
 }
 
-static __always_inline u32 apply_fp_walk(struct unw_state *s, u32 kind, struct caller *c)
+static __always_inline u32 apply_fp_walk(struct unw_state *s, u32 rule, struct caller *c)
 {
 	if (!s->fp_known || (s->fp & 7) || s->fp == 0)
 		return UNW_STOP_FP_IMPLAUSIBLE;
-	if (kind == UNW_KIND_FP_JUMP)
+	if ((rule & 15) == UNW_KIND_FP_JUMP)
 		s->jumped = 1;
 	else if (s->fp < s->sp || s->fp - s->sp >= UNW_FP_WALK_MAX)
 		return UNW_STOP_FP_IMPLAUSIBLE;
-	c->sp = s->fp + 16;
+	c->fp_known = 1;
+	c->sp = s->fp + 16 + 8 * (u64)(rule >> 8); /* the operand is 0 for FP_WALK */
 	if (read_word(s, s->fp, &c->fp) || read_word(s, s->fp + 8, &c->pc))
 		return UNW_STOP_READ_STACK;
 	return UNW_STOP_NONE;
@@ -82,7 +83,7 @@ static __always_inline u32 apply_rule(struct unw_state *s, struct unw_shard *sha
 	if (kind == UNW_KIND_WIDE)
 		return apply_wide(s, shard, s->map.wide + (rule >> 8) * UNW_WIDE_WORDS, c);
 	if (kind == UNW_KIND_FP_WALK || kind == UNW_KIND_FP_JUMP)
-		return apply_fp_walk(s, kind, c);
+		return apply_fp_walk(s, rule, c);
 	return apply_narrow(s, rule, c);
 }
 
@@ -130,7 +131,8 @@ static __always_inline u32 step(struct unw_state *s)
 	c.pc = STRIP_RA(c.pc);
 	if (c.pc == 0)
 		return UNW_STOP_END;
-	if (!s->jumped && c.sp <= s->sp && !(c.sp == s->sp && s->interrupted && RETURN_KEEPS_SP))
+	/* A leaf whose return address is in a register may share its caller's. */
+	if (!s->jumped && c.sp <= s->sp && !(c.sp == s->sp && s->interrupted))
 		return UNW_STOP_SP_NOT_RISING;
 	s->pc = c.pc;
 	s->sp = c.sp;

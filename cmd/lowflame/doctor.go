@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lowflame/lowflame/agent"
 	"github.com/lowflame/lowflame/internal/preflight"
 )
 
@@ -23,7 +24,17 @@ var errUnfit = errors.New("this machine does not let lowflame record")
 
 // Run prints the checks and returns errUnfit if one failed.
 func (d doctorCmd) Run() error {
-	return runDoctor(os.Stdout, d.JSON, preflight.Local().Checks())
+	return runDoctor(os.Stdout, d.JSON, preflight.Local().Checks(loadProgram))
+}
+
+// loadProgram has the kernel's verifier look at the BPF program.
+func loadProgram() preflight.Check {
+	c := preflight.Check{Name: "bpf program", Found: "the kernel accepts it"}
+	if err := agent.Probe(); err != nil {
+		c.State, c.Found = preflight.Fail, err.Error()
+		c.Fix = "If the checks above are fine, this is a kernel lowflame does not know: please report this output."
+	}
+	return c
 }
 
 func runDoctor(w io.Writer, asJSON bool, checks []preflight.Check) error {

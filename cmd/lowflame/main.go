@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -23,6 +24,10 @@ const (
 	exitSignalShift = 128
 )
 
+// gcPercent trades a few MiB for fewer collections: most of what a recording
+// keeps lives to its end.
+const gcPercent = 200
+
 // exitStatus is an error that is not a message: the code to leave with.
 type exitStatus int
 
@@ -34,12 +39,15 @@ type usageError struct{ error }
 type cli struct {
 	Record  recordCmd        `cmd:"" help:"Record a CPU profile of a command, of processes, or of the whole machine."`
 	Doctor  doctorCmd        `cmd:"" help:"Say what this machine lets lowflame do, and how to get what is missing."`
-	Version kong.VersionFlag `help:"Print the version and exit."`
+	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
 }
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == execWhenReleased {
 		os.Exit(runReleased(os.Args[2:]))
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
 	}
 	os.Exit(run(os.Args[1:]))
 }

@@ -31,7 +31,7 @@ type recordCmd struct {
 	Top           int           `default:"10" placeholder:"N" help:"Functions to list at the end (${default})."`
 	Quiet         bool          `short:"q" help:"No progress, no list of functions."`
 	LogLevel      string        `default:"warn" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"How much to log on standard error: debug, info, warn or error (${default})."`
-	Command       []string      `arg:"" optional:"" passthrough:"" name:"CMD" help:"Command to run and record, after --."`
+	Command       []string      `arg:"" optional:"" passthrough:"partial" name:"CMD" help:"Command to run and record, after --."`
 }
 
 const window = time.Second // between two drains

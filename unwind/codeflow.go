@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package unwind
+
+import "slices"
+
+// codeFlow follows the flow of control through one function at a time.
+type codeFlow struct {
+	code  []byte
+	begin uint64
+	// at has for each byte the number, plus one, of the state before the
+	// instruction that begins there, and its size.
+	at     []flowCell
+	states []codeState
+	index  map[codeState]uint32
+	work   []flowItem
+	// budget is how many instructions may still be decoded, of all functions.
+	budget int
+	// noReturn reports whether calls of an address never return.
+	noReturn func(pc uint64, inst *x86Inst) bool
+	// entry reports whether a function may begin at pc.
+	entry func(pc uint64) bool
+	// dead are the calls in this function after which nothing can run, since
+	// what follows them has another state.
+	dead map[uint32]bool
+
+	exits    []flowEdge // jumps out of the function
+	calls    []uint64   // targets of calls
+	switches []uint32   // states at jumps to a register or memory
+	returned bool       // a return, or a tail call through a pointer, was seen
+	trial    *flowTrial
+}
+
+// flowCell is what is known of one byte of a function.
+type flowCell struct {
+	state uint32 // number plus one; 0 if no instruction known begins here
+	size  uint8
+	// after is set if the instruction is reached from the call before it, with
+	// nothing but padding between; then call is where that is.
+	after bool
+	guess bool // the state is that of a trial
+	call  uint32
+}
+
+// flowItem is a place to go on at.
+type flowItem struct {
+	off   uint32
+	state uint32
+}
+
+// flowEdge is a jump to another function.
+type flowEdge struct {
+	to    uint64
+	state codeState
+}
+
+// flowTrial tells whether a guess about the state at an instruction that no
+// known flow reaches is borne out.
+type flowTrial struct {
+	set    []uint32 // offsets given a state
+	agreed bool     // it meets code whose state is known, or returns
+	// What to go back to.
+	exits, calls, switches int
+	returned               bool
+}
+
+// maxDead bounds how often a function is followed anew.
+const maxDead = 64
+
+// follow follows the flow from the seeds. It returns false if the function is
+// not as compilers make them.
+func (f *codeFlow) follow(seeds []flowEdge) bool {
+	f.dead = nil
+	for {
+		f.reset()
+		for _, s := range seeds {
+			f.push(uint32(s.to-f.begin), f.intern(s.state))
+		}
+		n := len(f.dead)
+		if ok := f.drain() && f.guess(); ok {
+			return true
+		}
+		if len(f.dead) == n || len(f.dead) > maxDead {
+			return false
+		}
+	}
+}
+
+// reset forgets what was found.
+func (f *codeFlow) reset() {
+	if cap(f.at) < len(f.code) {
+		f.at = make([]flowCell, len(f.code))
+	}
+	f.at = f.at[:len(f.code)]
+	clear(f.at)
+	f.states = f.states[:0]
+	clear(f.index)
+	f.work, f.exits, f.calls, f.switches = f.work[:0], f.exits[:0], f.calls[:0], f.switches[:0]
+	f.returned, f.trial = false, nil
+}
+
+func (f *codeFlow) push(off, state uint32) {
+	f.work = append(f.work, flowItem{off, state})
+}
+
+// intern returns the number of a state.
+func (f *codeFlow) intern(s codeState) uint32 {
+	if n, ok := f.index[s]; ok {
+		return n
+	}
+	if f.index == nil {
+		f.index = map[codeState]uint32{}
+	}
+	n := uint32(len(f.states))
+	f.states = append(f.states, s)
+	f.index[s] = n
+	return n
+}
+
+// drain follows all work. It returns false on a contradiction.
+func (f *codeFlow) drain() bool {
+	for len(f.work) > 0 {
+		w := f.work[len(f.work)-1]
+		f.work = f.work[:len(f.work)-1]
+		if !f.path(w) {
+			return false
+		}
+	}
+	return true
+}
+
+// flowPath is a run of instructions being followed.
+type flowPath struct {
+	off   uint32
+	num   uint32 // of state
+	state codeState
+	inst  x86Inst
+	after bool   // only padding since a call,
+	call  uint32 // which is here
+	// imm is a constant just moved to EAX, before at most a call, for large
+	// frames: mov $n, %eax; call __rust_probestack; sub %rax, %rsp.
+	imm    int32
+	immAge int
+	// probe: the instruction before compares RSP to R11, the end of a loop that
+	// touches a large frame page by page.
+	probe bool
+}
+
+// path follows one path until it ends or meets what is known.
+func (f *codeFlow) path(w flowItem) bool {
+	p := flowPath{off: w.off, num: w.state, state: f.states[w.state]}
+	for {
+		if p.off >= uint32(len(f.code)) {
+			return f.runOff(&p)
+		}
+		if again, ok := f.arrive(&p); !ok || !again {
+			return ok
+		}
+		if f.budget--; f.budget < 0 {
+			return false
+		}
+		var ok bool
+		if p.inst, ok = decodeX86(f.code[p.off:]); !ok {
+			return false
+		}
+		f.at[p.off].size = p.inst.size
+		next := p.off + uint32(p.inst.size)
+		on, ok := f.flow(&p, next)
+		if !ok || !on {
+			return ok
+		}
+		p.off = next
+	}
+}
+
+// runOff ends a path at the end of the function, where there may be a call that
+// never returns, or in hand-written code another function.
+func (f *codeFlow) runOff(p *flowPath) bool {
+	end := f.begin + uint64(len(f.code))
+	switch {
+	case p.after:
+		return true
+	case p.state.returns() && f.entry(end):
+		return f.exit(p, end)
+	}
+	return false
+}
+
+// arrive joins the path with what is known of the instruction. It returns
+// whether there is anything new.
+func (f *codeFlow) arrive(p *flowPath) (again, ok bool) {
+	c := &f.at[p.off]
+	if c.state == 0 {
+		*c = flowCell{state: p.num + 1, after: p.after, call: p.call, guess: f.trial != nil}
+		if f.trial != nil {
+			f.trial.set = append(f.trial.set, p.off)
+		}
+		return true, true
+	}
+	if c.state == p.num+1 {
+		c.after = c.after && p.after
+		if !c.guess {
+			f.agree(&p.state)
+		}
+		return false, true
+	}
+	old := f.states[c.state-1]
+	both, ok := old.meet(p.state)
+	if !ok {
+		if f.trial != nil {
+			return false, false
+		}
+		// What follows a call that never returns may be another block.
+		switch {
+		case p.after:
+			f.kill(p.call)
+			return false, true
+		case c.after:
+			f.kill(c.call)
+		}
+		return false, false
+	}
+	if both == old {
+		return false, true
+	}
+	if f.trial != nil && !c.guess {
+		return false, false
+	}
+	p.state, p.num = both, f.intern(both)
+	c.state = p.num + 1
+	c.after = c.after && p.after
+	return true, true
+}
+
+// agree notes that a guess is borne out.
+func (f *codeFlow) agree(s *codeState) {
+	if f.trial != nil && s.sp != regUnknown {
+		f.trial.agreed = true
+	}
+}
+
+// kill notes that a call does not return.
+func (f *codeFlow) kill(call uint32) {
+	if f.dead == nil {
+		f.dead = map[uint32]bool{}
+	}
+	f.dead[call] = true
+}
+
+// exit notes a jump out of the function. Into the unknown only tail calls lead.
+func (f *codeFlow) exit(p *flowPath, to uint64) bool {
+	if p.state.returns() && f.entry(to) {
+		f.agree(&p.state)
+	}
+	f.exits = append(f.exits, flowEdge{to, p.state})
+	return true
+}
+
+// flow goes past the instruction, to next or elsewhere. It returns whether the
+// path goes on at next.
+func (f *codeFlow) flow(p *flowPath, next uint32) (on, ok bool) {
+	in := &p.inst
+	target := f.begin + uint64(next) + uint64(int64(in.imm))
+	switch in.op {
+	case x86Ret:
+		f.returned = true
+		f.agree(&p.state)
+		return false, p.state.sp == 8 || p.state.sp == regUnknown
+	case x86Trap:
+		return false, true
+	case x86Jmp:
+		return false, f.jump(p, target)
+	case x86JmpTo:
+		f.switches = append(f.switches, p.num)
+		if p.state.returns() {
+			f.returned = true
+		}
+		return false, true
+	case x86Jcc:
+		fall := p.state
+		if p.probe {
+			p.state.sp, fall.sp = regUnknown, p.state.r11
+			p.num = f.intern(p.state)
+		}
+		if !f.jump(p, target) {
+			return false, false
+		}
+		p.set(f, fall)
+	case x86Call, x86CallTo:
+		if in.op == x86Call && in.imm == 0 { // call 1f; 1: pop %reg
+			s := p.state
+			s.set(encRSP, plus(s.sp, -8))
+			p.set(f, s)
+			break
+		}
+		if in.op == x86Call {
+			f.calls = append(f.calls, target)
+		}
+		if f.dead[p.off] || f.noReturn(target, in) {
+			return false, true
+		}
+		s := p.state
+		s.step(in)
+		p.set(f, s)
+		p.after, p.call = true, p.off
+		p.immAge++
+		p.probe = false
+		return true, true
+	default:
+		s := p.state
+		if !p.step(&s) {
+			return false, false
+		}
+		p.set(f, s)
+	}
+	if in.op != x86Nop {
+		p.after = false
+	}
+	return true, true
+}
+
+// set changes the state of the path.
+func (p *flowPath) set(f *codeFlow, s codeState) {
+	if s != p.state {
+		p.state, p.num = s, f.intern(s)
+	}
+}
+
+// step is codeState.step with what only the neighbouring instructions tell.
+func (p *flowPath) step(s *codeState) bool {
+	in := &p.inst
+	p.probe = in.op == x86Cmp && (in.reg == encRSP && in.rm == encR11 || in.reg == encR11 && in.rm == encRSP)
+	p.immAge++
+	switch {
+	case in.op == x86MovImm && in.reg == encRAX:
+		p.imm, p.immAge = in.imm, 0
+	case in.op == x86SubReg && in.reg == encRSP && in.rm == encRAX && p.imm > 0 && p.immAge <= 2:
+		s.set(encRSP, plus(s.sp, -p.imm))
+		return true
+	}
+	return s.step(in)
+}
+
+// jump follows a jump.
+func (f *codeFlow) jump(p *flowPath, target uint64) bool {
+	off := target - f.begin
+	if off >= uint64(len(f.code)) {
+		return f.exit(p, target)
+	}
+	f.push(uint32(off), p.num)
+	return true
+}
+
+// guess finds the states of instructions that only jumps through tables lead to.
+// They have the state of one of those jumps; it is taken for true if with it,
+// and no other, they return properly or meet code that is known.
+func (f *codeFlow) guess() bool {
+	for found := true; found && len(f.switches) > 0; {
+		found = false
+		slices.Sort(f.switches)
+		f.switches = slices.Compact(f.switches)
+		for off := uint32(0); off < uint32(len(f.code)); {
+			if c := f.at[off]; c.state != 0 {
+				off += uint32(max(c.size, 1))
+				continue
+			}
+			if in, ok := decodeX86(f.code[off:]); ok && (in.op == x86Nop || in.op == x86Trap) {
+				off += uint32(in.size)
+				continue
+			}
+			if f.budget -= 8; f.budget < 0 {
+				return false
+			}
+			if f.try(off) {
+				found = true
+				continue
+			}
+			for off < uint32(len(f.code)) && f.at[off].state == 0 {
+				off++
+			}
+		}
+	}
+	return true
+}
+
+// try looks for the state at off.
+func (f *codeFlow) try(off uint32) bool {
+	match, n := uint32(0), 0
+	known := len(f.switches)
+	for _, state := range f.switches[:known] {
+		ok := f.trialAt(off, state)
+		f.undo()
+		if ok {
+			match = state
+			n++
+		}
+	}
+	if n != 1 {
+		return false
+	}
+	ok := f.trialAt(off, match)
+	for _, off := range f.trial.set {
+		f.at[off].guess = false
+	}
+	f.trial = nil
+	return ok
+}
+
+// trialAt follows the flow from off with a state that may be wrong.
+func (f *codeFlow) trialAt(off, state uint32) bool {
+	f.trial = &flowTrial{
+		exits: len(f.exits), calls: len(f.calls), switches: len(f.switches), returned: f.returned,
+	}
+	f.push(off, state)
+	ok := f.drain()
+	f.work = f.work[:0]
+	return ok && f.trial.agreed
+}
+
+// undo takes back a trial.
+func (f *codeFlow) undo() {
+	t := f.trial
+	for _, off := range t.set {
+		f.at[off] = flowCell{}
+	}
+	f.exits, f.calls, f.switches = f.exits[:t.exits], f.calls[:t.calls], f.switches[:t.switches]
+	f.returned = t.returned
+	f.trial = nil
+}

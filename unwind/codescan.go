@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package unwind
+
+import (
+	"bytes"
+	"slices"
+	"sort"
+)
+
+// Functions without call frame information: what compilers make of them is
+// regular enough for the depth of the stack to be read off their instructions.
+// rustc writes none with panic=abort, C compilers none with
+// -fno-asynchronous-unwind-tables, and hand-written objects often lack it.
+//
+// A function is taken or left as a whole: where two paths to an instruction
+// disagree, a return does not find the stack as the call left it, or an
+// instruction is unknown, it gets no rules, since a missing frame is better than
+// a wrong one. Only x86-64 is done; in AArch64 files such functions stay without
+// rules.
+const (
+	maxScanText = 16 << 20 // bytes in functions to look at
+	maxScanFunc = 1 << 20  // bytes in one
+	// maxScanRounds bounds how often functions are looked at again, since others
+	// turn out never to return or jump into them.
+	maxScanRounds = 8
+)
+
+// codeScan derives rows from code.
+type codeScan struct {
+	// read reads code at an address.
+	read func(p []byte, pc uint64) int
+	// endless reports whether the function at a call's target, or whose address
+	// is in memory there, is one of those that are known never to return.
+	endless func(target uint64, inst *x86Inst) bool
+	funcs   []codeFunc // sorted, not overlapping
+	wide    *wideSet
+
+	flow    codeFlow
+	buf     []byte
+	callers []codeCall
+	// visit, if set, is called for each instruction of functions that are done.
+	visit func(pc uint64, s *codeState)
+}
+
+// codeFunc is one function.
+type codeFunc struct {
+	begin, end uint64
+	// part: a part of a function that has been moved elsewhere, which is never
+	// called, but jumped to.
+	part bool
+
+	seeds    []flowEdge // jumps into it that are not calls
+	exits    []flowEdge // such jumps out of it
+	rows     []span
+	ok       bool // rows are right
+	endless  bool // it never returns
+	pending  bool // to be looked at
+	mayLeave bool // it returns or may do
+	leaves   []uint64 // tail calls
+}
+
+// codeCall says that a function calls another.
+type codeCall struct{ callee, caller int }
+
+// find returns the number of the function that holds pc, or -1.
+func (c *codeScan) find(pc uint64) int {
+	i := sort.Search(len(c.funcs), func(i int) bool { return c.funcs[i].end > pc })
+	if i < len(c.funcs) && c.funcs[i].begin <= pc {
+		return i
+	}
+	return -1
+}
+
+// run looks at all functions and returns their rows, and those of functions with
+// neither rules nor the size for that to be seen.
+func (c *codeScan) run() (rows, small []span) {
+	c.flow.noReturn, c.flow.entry = c.noReturn, c.entry
+	for i := range c.funcs {
+		c.funcs[i].pending = true
+	}
+	visit := c.visit
+	c.visit = nil
+	for range maxScanRounds {
+		n := 0
+		for i := range c.funcs {
+			if c.funcs[i].pending {
+				n++
+				c.function(i)
+			}
+		}
+		if n == 0 {
+			break
+		}
+		c.propagate()
+	}
+	if c.visit = visit; visit != nil {
+		for i := range c.funcs {
+			if f := &c.funcs[i]; f.ok && !f.pending {
+				c.function(i)
+			}
+		}
+	}
+	for i := range c.funcs {
+		switch f := &c.funcs[i]; {
+		case f.ok && !f.pending:
+			rows = append(rows, f.rows...)
+		case f.end-f.begin < padding:
+			// The encoder would take it for padding, and let the rule before it
+			// go on.
+			small = append(small, span{f.begin, c.wide.rule(lost())}, span{f.end, 0})
+		}
+	}
+	return rows, small
+}
+
+// function looks at one function.
+func (c *codeScan) function(i int) {
+	fn := &c.funcs[i]
+	fn.pending, fn.ok = false, false
+	fn.rows, fn.exits, fn.leaves = nil, nil, nil
+	var seeds []flowEdge
+	if !fn.part {
+		seeds = append(seeds, flowEdge{fn.begin, codeEntry()})
+	}
+	if seeds = append(seeds, fn.seeds...); len(seeds) == 0 || fn.end-fn.begin > maxScanFunc {
+		return
+	}
+	f := &c.flow
+	if size := int(fn.end - fn.begin); cap(c.buf) < size {
+		c.buf = make([]byte, size)
+	}
+	f.code = c.buf[:fn.end-fn.begin]
+	if c.read(f.code, fn.begin) < len(f.code) {
+		return
+	}
+	if bytes.HasPrefix(f.code, AMD64.sigreturnCode()) {
+		return
+	}
+	f.begin = fn.begin
+	// Following a loop anew where less is known takes few rounds.
+	f.budget = 16 * len(f.code)
+	if !f.follow(seeds) || !c.leave(i) {
+		fn.exits = nil
+		return
+	}
+	fn.ok = true
+	fn.rows = c.rows()
+	for _, pc := range f.calls {
+		if callee := c.find(pc); callee >= 0 && c.funcs[callee].begin == pc && !c.funcs[callee].endless {
+			if n := len(c.callers); n == 0 || c.callers[n-1] != (codeCall{callee, i}) {
+				c.callers = append(c.callers, codeCall{callee, i})
+			}
+		}
+	}
+}
+
+// leave sorts out the jumps out of a function. It returns false if one of them
+// goes where nothing is known with the stack not as a call would find it.
+func (c *codeScan) leave(i int) bool {
+	fn := &c.funcs[i]
+	f := &c.flow
+	fn.mayLeave = f.returned || len(f.switches) > 0 || len(f.dead) > 0
+	for _, e := range f.exits {
+		to := c.find(e.to)
+		switch {
+		case e.state.returns() && c.entry(e.to):
+			fn.leaves = append(fn.leaves, e.to)
+		case to < 0 || to == i:
+			return false
+		default:
+			fn.exits = append(fn.exits, e)
+		}
+	}
+	return true
+}
+
+// entry reports whether a function may begin at pc.
+func (c *codeScan) entry(pc uint64) bool {
+	i := c.find(pc)
+	return i < 0 || c.funcs[i].begin == pc && !c.funcs[i].part
+}
+
+// propagate finds which functions are to be looked at again.
+func (c *codeScan) propagate() {
+	c.propagateEndless()
+	seeds := map[int][]flowEdge{}
+	for i := range c.funcs {
+		for _, e := range c.funcs[i].exits {
+			if to := c.find(e.to); !slices.Contains(seeds[to], e) {
+				seeds[to] = append(seeds[to], e)
+			}
+		}
+	}
+	for i := range c.funcs {
+		f := &c.funcs[i]
+		if !slices.Equal(f.seeds, seeds[i]) {
+			f.seeds, f.pending = seeds[i], true
+		}
+	}
+}
+
+// propagateEndless marks the functions that never return, and those that call
+// them as pending.
+func (c *codeScan) propagateEndless() {
+	newly := map[int]bool{}
+	for i := range c.funcs {
+		f := &c.funcs[i]
+		if !f.ok || f.endless || f.mayLeave || f.part {
+			continue
+		}
+		f.endless = len(f.exits) == 0 && !slices.ContainsFunc(f.leaves, func(pc uint64) bool {
+			return !c.noReturn(pc, &x86Inst{op: x86Call})
+		})
+		if f.endless {
+			newly[i] = true
+		}
+	}
+	for _, call := range c.callers {
+		if newly[call.callee] {
+			c.funcs[call.caller].pending = true
+		}
+	}
+}
+
+// noReturn reports whether a call never returns.
+func (c *codeScan) noReturn(target uint64, inst *x86Inst) bool {
+	if inst.op == x86Call {
+		if i := c.find(target); i >= 0 {
+			if f := &c.funcs[i]; f.endless && f.begin == target {
+				return true
+			}
+		}
+	}
+	return c.endless != nil && c.endless(target, inst)
+}
+
+// rows makes rows of the states found.
+func (c *codeScan) rows() []span {
+	f := &c.flow
+	rules := make([]Rule, len(f.states))
+	for i := range f.states {
+		rules[i] = f.states[i].rule(c.wide)
+	}
+	var rows []span
+	add := func(off uint32, r Rule) {
+		if n := len(rows); n == 0 || rows[n-1].rule != r {
+			rows = append(rows, span{f.begin + uint64(off), r})
+		}
+	}
+	off, size := uint32(0), uint32(len(f.code))
+	for off < size {
+		cell := f.at[off]
+		if cell.state != 0 {
+			add(off, rules[cell.state-1])
+			if c.visit != nil {
+				c.visit(f.begin+uint64(off), &f.states[cell.state-1])
+			}
+			off += uint32(max(cell.size, 1))
+			continue
+		}
+		from := off
+		for off < size && f.at[off].state == 0 {
+			off++
+		}
+		if r, ok := c.unknown(from, off); ok {
+			add(from, r)
+		}
+	}
+	return append(rows, span{f.begin + uint64(size), 0})
+}
+
+// unknown returns the rule for instructions that no known flow reaches, false if
+// they are padding.
+func (c *codeScan) unknown(from, to uint32) (Rule, bool) {
+	if to-from >= padding {
+		return 0, true
+	}
+	// The encoder would let the rule before go on.
+	for code := c.flow.code[from:to]; len(code) > 0; {
+		in, ok := decodeX86(code)
+		if !ok || in.op != x86Nop && in.op != x86Trap {
+			return c.wide.rule(lost()), true
+		}
+		code = code[in.size:]
+	}
+	return 0, false
+}
+
+// rule returns the rule that says what s says.
+func (s *codeState) rule(wide *wideSet) Rule {
+	row := frameState{cfaReg: x86RBP, cfaOff: int64(s.fp)}
+	if s.fp == regCaller || s.fp == regUnknown || s.fp < 16 {
+		row.cfaReg, row.cfaOff = x86RSP, int64(s.sp)
+		if s.sp == regUnknown {
+			return wide.rule(lost())
+		}
+	}
+	row.ra = regRule{how: placeCFA, off: -8}
+	switch {
+	case s.fp == regCaller:
+	case s.saved != 0:
+		row.fp = regRule{how: placeCFA, off: -int64(s.saved)}
+	default:
+		row.fp.how = placeUndefined
+	}
+	return wide.rule(packX86(&row))
+}
