@@ -87,6 +87,7 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = log.NewNopLogger()
 	}
+	boundHeap()
 	s := &Session{cfg: cfg, raw: make(chan *unwinder.RawSample, rawQueue), targets: make(map[uint32]bool)}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -243,6 +244,7 @@ func (s *Session) drain(ctx context.Context, use func(Window)) error {
 	s.resolver.forget(before)
 	s.files.forget(before)
 	s.symbols.Trim()
+	boundHeap()
 	return nil
 }
 

@@ -2,8 +2,6 @@
 
 package unwind
 
-import "slices"
-
 // codeFlow follows the flow of control through one function at a time.
 type codeFlow struct {
 	code  []byte
@@ -54,18 +52,12 @@ type flowEdge struct {
 	state codeState
 }
 
-// flowTrial tells whether a guess about the state at an instruction that no
-// known flow reaches is borne out.
-type flowTrial struct {
-	set    []uint32 // offsets given a state
-	agreed bool     // it meets code whose state is known, or returns
-	// What to go back to.
-	exits, calls, switches int
-	returned               bool
-}
-
-// maxDead bounds how often a function is followed anew.
-const maxDead = 64
+const (
+	// maxDead bounds how often a function is followed anew.
+	maxDead = 64
+	// maxStates bounds the states of one function; large ones have a hundred.
+	maxStates = 1 << 13
+)
 
 // follow follows the flow from the seeds. It returns false if the function is
 // not as compilers make them.
@@ -135,8 +127,9 @@ type flowPath struct {
 	num   uint32 // of state
 	state codeState
 	inst  x86Inst
-	after bool   // only padding since a call,
-	call  uint32 // which is here
+	after bool   // only padding since a call
+	calls bool   // there has been a call
+	call  uint32 // where the last was
 	// imm is a constant just moved to EAX, before at most a call, for large
 	// frames: mov $n, %eax; call __rust_probestack; sub %rax, %rsp.
 	imm    int32
@@ -156,7 +149,7 @@ func (f *codeFlow) path(w flowItem) bool {
 		if again, ok := f.arrive(&p); !ok || !again {
 			return ok
 		}
-		if f.budget--; f.budget < 0 {
+		if f.budget--; f.budget < 0 || len(f.states) > maxStates {
 			return false
 		}
 		var ok bool
@@ -265,7 +258,11 @@ func (f *codeFlow) flow(p *flowPath, next uint32) (on, ok bool) {
 	case x86Ret:
 		f.returned = true
 		f.agree(&p.state)
-		return false, p.state.sp == 8 || p.state.sp == regUnknown
+		ok := p.state.sp == 8 || p.state.sp == regUnknown
+		if !ok && p.calls && f.trial == nil {
+			f.kill(p.call) // we should not be here
+		}
+		return false, ok
 	case x86Trap:
 		return false, true
 	case x86Jmp:
@@ -287,25 +284,7 @@ func (f *codeFlow) flow(p *flowPath, next uint32) (on, ok bool) {
 		}
 		p.set(f, fall)
 	case x86Call, x86CallTo:
-		if in.op == x86Call && in.imm == 0 { // call 1f; 1: pop %reg
-			s := p.state
-			s.set(encRSP, plus(s.sp, -8))
-			p.set(f, s)
-			break
-		}
-		if in.op == x86Call {
-			f.calls = append(f.calls, target)
-		}
-		if f.dead[p.off] || f.noReturn(target, in) {
-			return false, true
-		}
-		s := p.state
-		s.step(in)
-		p.set(f, s)
-		p.after, p.call = true, p.off
-		p.immAge++
-		p.probe = false
-		return true, true
+		return f.call(p, target), true
 	default:
 		s := p.state
 		if !p.step(&s) {
@@ -317,6 +296,30 @@ func (f *codeFlow) flow(p *flowPath, next uint32) (on, ok bool) {
 		p.after = false
 	}
 	return true, true
+}
+
+// call goes past a call. It returns whether the path goes on there.
+func (f *codeFlow) call(p *flowPath, target uint64) bool {
+	in := &p.inst
+	s := p.state
+	p.probe = false
+	p.immAge++
+	if in.op == x86Call && in.imm == 0 { // call 1f; 1: pop %reg
+		s.set(encRSP, plus(s.sp, -8))
+		p.set(f, s)
+		p.after = false
+		return true
+	}
+	if in.op == x86Call {
+		f.calls = append(f.calls, target)
+	}
+	if f.dead[p.off] || f.noReturn(target, in) {
+		return false
+	}
+	s.step(in)
+	p.set(f, s)
+	p.after, p.calls, p.call = true, true, p.off
+	return true
 }
 
 // set changes the state of the path.
@@ -349,81 +352,4 @@ func (f *codeFlow) jump(p *flowPath, target uint64) bool {
 	}
 	f.push(uint32(off), p.num)
 	return true
-}
-
-// guess finds the states of instructions that only jumps through tables lead to.
-// They have the state of one of those jumps; it is taken for true if with it,
-// and no other, they return properly or meet code that is known.
-func (f *codeFlow) guess() bool {
-	for found := true; found && len(f.switches) > 0; {
-		found = false
-		slices.Sort(f.switches)
-		f.switches = slices.Compact(f.switches)
-		for off := uint32(0); off < uint32(len(f.code)); {
-			if c := f.at[off]; c.state != 0 {
-				off += uint32(max(c.size, 1))
-				continue
-			}
-			if in, ok := decodeX86(f.code[off:]); ok && (in.op == x86Nop || in.op == x86Trap) {
-				off += uint32(in.size)
-				continue
-			}
-			if f.budget -= 8; f.budget < 0 {
-				return false
-			}
-			if f.try(off) {
-				found = true
-				continue
-			}
-			for off < uint32(len(f.code)) && f.at[off].state == 0 {
-				off++
-			}
-		}
-	}
-	return true
-}
-
-// try looks for the state at off.
-func (f *codeFlow) try(off uint32) bool {
-	match, n := uint32(0), 0
-	known := len(f.switches)
-	for _, state := range f.switches[:known] {
-		ok := f.trialAt(off, state)
-		f.undo()
-		if ok {
-			match = state
-			n++
-		}
-	}
-	if n != 1 {
-		return false
-	}
-	ok := f.trialAt(off, match)
-	for _, off := range f.trial.set {
-		f.at[off].guess = false
-	}
-	f.trial = nil
-	return ok
-}
-
-// trialAt follows the flow from off with a state that may be wrong.
-func (f *codeFlow) trialAt(off, state uint32) bool {
-	f.trial = &flowTrial{
-		exits: len(f.exits), calls: len(f.calls), switches: len(f.switches), returned: f.returned,
-	}
-	f.push(off, state)
-	ok := f.drain()
-	f.work = f.work[:0]
-	return ok && f.trial.agreed
-}
-
-// undo takes back a trial.
-func (f *codeFlow) undo() {
-	t := f.trial
-	for _, off := range t.set {
-		f.at[off] = flowCell{}
-	}
-	f.exits, f.calls, f.switches = f.exits[:t.exits], f.calls[:t.calls], f.switches[:t.switches]
-	f.returned = t.returned
-	f.trial = nil
 }

@@ -24,6 +24,15 @@ const (
 	// maxScanRounds bounds how often functions are looked at again, since others
 	// turn out never to return or jump into them.
 	maxScanRounds = 8
+	// maxScanSteps bounds the instructions decoded, per byte of all functions;
+	// real ones take one in two or three.
+	maxScanSteps = 4
+	// maxScanRows and maxScanEdges bound what is kept of all functions.
+	maxScanRows  = 1 << 21
+	maxScanEdges = 1 << 21
+	// maxSeeds bounds the jumps into one function, maxExits those out of it.
+	maxSeeds = 64
+	maxExits = 1024
 )
 
 // codeScan derives rows from code.
@@ -39,6 +48,9 @@ type codeScan struct {
 	flow    codeFlow
 	buf     []byte
 	callers []codeCall
+	steps   int // instructions that may still be decoded
+	nrows   int // kept, as are
+	edges   int
 	// visit, if set, is called for each instruction of functions that are done.
 	visit func(pc uint64, s *codeState)
 }
@@ -53,15 +65,15 @@ type codeFunc struct {
 	seeds    []flowEdge // jumps into it that are not calls
 	exits    []flowEdge // such jumps out of it
 	rows     []span
-	ok       bool // rows are right
-	endless  bool // it never returns
-	pending  bool // to be looked at
-	mayLeave bool // it returns or may do
+	ok       bool     // rows are right
+	endless  bool     // it never returns
+	pending  bool     // to be looked at
+	mayLeave bool     // it returns or may do
 	leaves   []uint64 // tail calls
 }
 
 // codeCall says that a function calls another.
-type codeCall struct{ callee, caller int }
+type codeCall struct{ callee, caller int32 }
 
 // find returns the number of the function that holds pc, or -1.
 func (c *codeScan) find(pc uint64) int {
@@ -78,6 +90,7 @@ func (c *codeScan) run() (rows, small []span) {
 	c.flow.noReturn, c.flow.entry = c.noReturn, c.entry
 	for i := range c.funcs {
 		c.funcs[i].pending = true
+		c.steps += maxScanSteps * int(c.funcs[i].end-c.funcs[i].begin)
 	}
 	visit := c.visit
 	c.visit = nil
@@ -117,56 +130,70 @@ func (c *codeScan) run() (rows, small []span) {
 // function looks at one function.
 func (c *codeScan) function(i int) {
 	fn := &c.funcs[i]
+	c.nrows -= len(fn.rows)
+	c.edges -= len(fn.exits) + len(fn.leaves)
 	fn.pending, fn.ok = false, false
 	fn.rows, fn.exits, fn.leaves = nil, nil, nil
-	var seeds []flowEdge
-	if !fn.part {
-		seeds = append(seeds, flowEdge{fn.begin, codeEntry()})
-	}
-	if seeds = append(seeds, fn.seeds...); len(seeds) == 0 || fn.end-fn.begin > maxScanFunc {
-		return
-	}
-	f := &c.flow
-	if size := int(fn.end - fn.begin); cap(c.buf) < size {
-		c.buf = make([]byte, size)
-	}
-	f.code = c.buf[:fn.end-fn.begin]
-	if c.read(f.code, fn.begin) < len(f.code) {
-		return
-	}
-	if bytes.HasPrefix(f.code, AMD64.sigreturnCode()) {
-		return
-	}
-	f.begin = fn.begin
-	// Following a loop anew where less is known takes few rounds.
-	f.budget = 16 * len(f.code)
-	if !f.follow(seeds) || !c.leave(i) {
+	if !c.follow(fn) || !c.leave(fn) {
 		fn.exits = nil
 		return
 	}
-	fn.ok = true
 	fn.rows = c.rows()
-	for _, pc := range f.calls {
-		if callee := c.find(pc); callee >= 0 && c.funcs[callee].begin == pc && !c.funcs[callee].endless {
-			if n := len(c.callers); n == 0 || c.callers[n-1] != (codeCall{callee, i}) {
-				c.callers = append(c.callers, codeCall{callee, i})
-			}
+	c.nrows += len(fn.rows)
+	c.edges += len(fn.exits) + len(fn.leaves)
+	fn.ok = c.nrows <= maxScanRows && c.edges <= maxScanEdges
+	for _, pc := range c.flow.calls {
+		callee := c.find(pc)
+		if callee < 0 || c.funcs[callee].begin != pc || c.funcs[callee].endless || len(c.callers) >= maxScanEdges {
+			continue
+		}
+		call := codeCall{int32(callee), int32(i)}
+		if n := len(c.callers); n == 0 || c.callers[n-1] != call {
+			c.callers = append(c.callers, call)
 		}
 	}
 }
 
+// follow follows the flow through fn.
+func (c *codeScan) follow(fn *codeFunc) bool {
+	f := &c.flow
+	size := int(fn.end - fn.begin)
+	if cap(c.buf) < size {
+		c.buf = make([]byte, size)
+	}
+	f.code, f.begin = c.buf[:size], fn.begin
+	if c.read(f.code, fn.begin) < size || bytes.HasPrefix(f.code, AMD64.sigreturnCode()) {
+		return false
+	}
+	var seeds []flowEdge
+	if !fn.part {
+		seeds = append(seeds, flowEdge{fn.begin, codeEntry()})
+	}
+	if seeds = append(seeds, fn.seeds...); len(seeds) == 0 || len(seeds) > maxSeeds {
+		return false
+	}
+	// Loops in which less is known than was thought are followed again.
+	f.budget = min(c.steps, 16*size)
+	c.steps -= f.budget
+	ok := f.follow(seeds)
+	c.steps += max(f.budget, 0)
+	return ok
+}
+
 // leave sorts out the jumps out of a function. It returns false if one of them
 // goes where nothing is known with the stack not as a call would find it.
-func (c *codeScan) leave(i int) bool {
-	fn := &c.funcs[i]
+func (c *codeScan) leave(fn *codeFunc) bool {
 	f := &c.flow
+	if len(f.exits) > maxExits {
+		return false
+	}
 	fn.mayLeave = f.returned || len(f.switches) > 0 || len(f.dead) > 0
 	for _, e := range f.exits {
 		to := c.find(e.to)
 		switch {
 		case e.state.returns() && c.entry(e.to):
 			fn.leaves = append(fn.leaves, e.to)
-		case to < 0 || to == i:
+		case to < 0 || &c.funcs[to] == fn:
 			return false
 		default:
 			fn.exits = append(fn.exits, e)
@@ -187,7 +214,7 @@ func (c *codeScan) propagate() {
 	seeds := map[int][]flowEdge{}
 	for i := range c.funcs {
 		for _, e := range c.funcs[i].exits {
-			if to := c.find(e.to); !slices.Contains(seeds[to], e) {
+			if to := c.find(e.to); len(seeds[to]) <= maxSeeds && !slices.Contains(seeds[to], e) {
 				seeds[to] = append(seeds[to], e)
 			}
 		}
@@ -217,7 +244,7 @@ func (c *codeScan) propagateEndless() {
 		}
 	}
 	for _, call := range c.callers {
-		if newly[call.callee] {
+		if newly[int(call.callee)] {
 			c.funcs[call.caller].pending = true
 		}
 	}

@@ -31,35 +31,30 @@ func findCode(o *objfile.Object, src *sources, gaps []gap) (rows, small []span) 
 	if !syms.read(gaps) {
 		return nil, nil
 	}
-	funcs := syms.functions()
-	cover := coverage{funcs: funcs}
+	cover := coverage{funcs: sortFuncs(syms.funcs), entry: uint64(o.Entry)}
 	_ = src.each(cover.row) // whoever builds the table reports the error
 	cover.row(1<<64-1, 0)
-	entry := uint64(o.Entry)
-	size := uint64(0)
-	funcs = nil
-	for _, f := range cover.bare {
-		if entry >= f.begin && entry < f.end {
-			continue // nobody called it
-		}
-		if f.end-f.begin <= maxScanFunc {
-			size += f.end - f.begin
-		}
-		funcs = append(funcs, f)
-	}
-	if len(funcs) == 0 || size > maxScanText {
+	if len(cover.bare) == 0 || cover.size > maxScanText {
 		return nil, nil
 	}
 	syms.readImports()
-	c := codeScan{read: syms.code, endless: syms.neverReturns, funcs: funcs, wide: &src.wide}
+	c := codeScan{read: syms.code, endless: syms.neverReturns, funcs: cover.bare, wide: &src.wide}
 	return c.run()
+}
+
+// funcSym is a symbol of a function.
+type funcSym struct {
+	begin, end uint64
+	part       bool // see codeFunc
 }
 
 // coverage finds the functions that have no rule where they begin.
 type coverage struct {
-	funcs []codeFunc // sorted, not yet reached
+	funcs []funcSym // sorted, not yet reached
 	bare  []codeFunc
-	rule  Rule // in force
+	size  uint64 // of those, bytes
+	entry uint64 // of the program, which nobody called
+	rule  Rule   // in force
 }
 
 // row takes the next row.
@@ -67,10 +62,15 @@ func (c *coverage) row(pc uint64, r Rule) {
 	for len(c.funcs) > 0 && c.funcs[0].begin < pc {
 		f := c.funcs[0]
 		c.funcs = c.funcs[1:]
-		if c.rule.Kind() == KindNone {
-			f.end = min(f.end, max(pc, f.begin+1))
-			c.bare = append(c.bare, f)
+		f.end = min(f.end, pc)
+		if c.rule.Kind() != KindNone || c.entry >= f.begin && c.entry < f.end {
+			continue
 		}
+		if f.end-f.begin > maxScanFunc {
+			continue
+		}
+		c.bare = append(c.bare, codeFunc{begin: f.begin, end: f.end, part: f.part})
+		c.size += f.end - f.begin
 	}
 	c.rule = r
 }
@@ -79,7 +79,7 @@ func (c *coverage) row(pc uint64, r Rule) {
 type codeSyms struct {
 	o     *objfile.Object
 	segs  []gap
-	funcs []codeFunc
+	funcs []funcSym
 	// endless are functions known by name never to return, slots the words
 	// that the dynamic linker writes the addresses of such functions to.
 	endless map[uint64]bool
@@ -95,28 +95,36 @@ func (c *codeSyms) read(gaps []gap) bool {
 			return false
 		}
 	}
-	inGap := false
-	c.eachFunc(syms, func(s objfile.Symbol) bool {
-		pc := uint64(s.Value)
+	inGap := func(pc uint64) bool {
 		i := sort.Search(len(gaps), func(i int) bool { return gaps[i].end > pc })
-		inGap = i < len(gaps) && gaps[i].begin <= pc
-		return !inGap
+		return i < len(gaps) && gaps[i].begin <= pc
+	}
+	any := false
+	c.eachFunc(syms, func(s objfile.Symbol) bool {
+		any = inGap(uint64(s.Value))
+		return !any
 	})
-	if !inGap {
+	if !any {
 		return false
 	}
 	c.endless = map[uint64]bool{}
 	names := syms.Names()
+	n := 0
 	c.eachFunc(syms, func(s objfile.Symbol) bool {
-		f := codeFunc{begin: uint64(s.Value), end: uint64(s.Value) + s.Size}
+		f := funcSym{begin: uint64(s.Value), end: uint64(s.Value) + s.Size}
 		if name, err := names.Bytes(s.Name); err == nil {
 			f.part = isPart(name)
-			if neverReturnsC(name) {
+			// A program's own err may well return.
+			if neverReturnsC(name) && !bytes.Contains(name, []byte("err")) {
 				c.endless[f.begin] = true
 			}
 		}
-		c.funcs = append(c.funcs, f)
-		return len(c.funcs) < maxScanSyms
+		// Gaps smaller than that are not among gaps.
+		if s.Size < padding || inGap(f.begin) {
+			c.funcs = append(c.funcs, f)
+		}
+		n++
+		return n < maxScanSyms
 	})
 	return true
 }
@@ -140,15 +148,14 @@ func (c *codeSyms) eachFunc(syms *objfile.Symbols, yield func(objfile.Symbol) bo
 	})
 }
 
-// functions returns the functions in order of address. Each ends where the next
-// begins.
-func (c *codeSyms) functions() []codeFunc {
-	sort.Slice(c.funcs, func(i, j int) bool {
-		a, b := &c.funcs[i], &c.funcs[j]
+// sortFuncs sorts functions and lets each end where the next begins.
+func sortFuncs(funcs []funcSym) []funcSym {
+	sort.Slice(funcs, func(i, j int) bool {
+		a, b := &funcs[i], &funcs[j]
 		return a.begin < b.begin || a.begin == b.begin && a.end > b.end
 	})
-	out := c.funcs[:0]
-	for _, f := range c.funcs {
+	out := funcs[:0]
+	for _, f := range funcs {
 		if n := len(out); n > 0 {
 			last := &out[n-1]
 			if last.begin == f.begin {

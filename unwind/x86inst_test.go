@@ -37,7 +37,11 @@ func TestDecodeX86(t *testing.T) {
 			in, err := x86asm.Decode(b[i:min(len(b), i+16)], 64)
 			g, ok := decodeX86(b[i:])
 			if err != nil {
-				if ok { i += int(g.size) } else { i++ }
+				if ok {
+					i += int(g.size)
+				} else {
+					i++
+				}
 				continue
 			}
 			n++

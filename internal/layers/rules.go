@@ -88,7 +88,7 @@ func Lowflame() Rules {
 				"benchmarks/...", "internal/kernelmatrix/...",
 			},
 		},
-		TestOnly: []string{"github.com/google/go-cmp"},
+		TestOnly: []string{"github.com/google/go-cmp", "golang.org/x/arch"},
 		Restricted: map[string][]string{
 			"C":           nil, // one static binary
 			"os/exec":     {"cmd/...", "agent"},
