@@ -21,7 +21,7 @@ func (r *recording) judgeFolded(text string, report *workloads.Report) (judgemen
 	open := *report
 	open.Truth = nil
 	for _, t := range report.Truth {
-		if t.Chain, err = workloads.ParseChain(append(strings.Split(t.Chain.String(), " → "), "...")); err != nil {
+		if t.Chain, err = workloads.ParseChain(append(strings.Split(t.Chain.String(), arrow), "...")); err != nil {
 			return judgement{}, err
 		}
 		open.Truth = append(open.Truth, t)

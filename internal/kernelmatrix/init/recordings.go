@@ -21,8 +21,8 @@ import (
 // the kernel and in starting up, so shares are lower than on a real one and need
 // a least number of samples beside them.
 const (
-	minExpected = 0.90 // of the samples with a user stack have an expected stack
-	minComplete = 0.95 // of the same reach the outermost frame
+	minComplete = 0.95 // of the samples with a user stack reach the outermost frame
+	minExpected = 0.90 // of those in the workload's functions have an expected stack
 	minSamples  = 20
 	minKernel   = 0.50 // of samples in a system call are below its entry, by name
 
@@ -36,7 +36,6 @@ type recording struct {
 	name    string
 	command []string
 	folded  bool // folded stacks on standard output instead of a profile in a file
-	golang  bool
 	// calls are parts of names of kernel functions: one of them is in samples
 	// taken in the system calls of copy_block. Without calls there are none.
 	calls []string
@@ -45,7 +44,7 @@ type recording struct {
 func recordings() []recording {
 	return []recording{
 		{name: "c-chain", command: []string{"/bin/recursion", seconds, "50"}, folded: true},
-		{name: "go-chain", command: []string{"/bin/goroutines", seconds}, golang: true},
+		{name: "go-chain", command: []string{"/bin/goroutines", seconds}},
 		{name: "kernel", command: []string{"/bin/syscalls", seconds}, calls: []string{"sys_read", "sys_write"}},
 	}
 }
@@ -108,37 +107,72 @@ func (r *recording) judgeProfile(path string, report *workloads.Report) (judgeme
 // judgement counts the samples of a workload that have a user stack.
 type judgement struct {
 	user     int64
-	complete int64            // walked to the outermost frame
+	complete int64            // reach the outermost frame
+	within   int64            // are in a function of the report, or cut off
 	expected int64            // with a stack of the report, or on the way to its leaf
 	exact    int64            // with a stack of the report
 	others   map[string]int64 // stacks that are not expected
 }
 
+// truth is what a workload says of itself.
+type truth struct {
+	exact    []workloads.Chain
+	onTheWay []workloads.Chain // to the leaf of an exact one
+	within   map[string]bool   // functions of these but the root
+}
+
+func newTruth(report *workloads.Report) (truth, error) {
+	t := truth{exact: slices.Clone(report.Present), within: make(map[string]bool)}
+	for _, part := range report.Truth {
+		t.exact = append(t.exact, part.Chain)
+		// Anything below the caller of the leaf: it reads the clock, a system call
+		// that is slow here.
+		words := strings.Split(strings.TrimSuffix(part.Chain.String(), arrow+"..."), arrow)
+		caller, err := workloads.ParseChain(append(words[:len(words)-1:len(words)-1], "..."))
+		if err != nil {
+			return t, err
+		}
+		t.onTheWay = append(t.onTheWay, caller)
+		for _, word := range words[1:] {
+			name, _, _ := strings.Cut(word, "*")
+			for name := range strings.FieldsSeq(strings.Trim(name, "()")) {
+				t.within[name] = true
+			}
+		}
+	}
+	return t, nil
+}
+
+// arrow is between the words of Chain.String.
+const arrow = " → "
+
+// judge leaves out how the process began and ended, which takes long in an
+// emulated machine: it is lowflame's own until it becomes the workload, C programs
+// have a libc to set up, and Go programs have threads that run the runtime.
 func (r *recording) judge(rec accuracy.Recording, report *workloads.Report) (judgement, error) {
 	j := judgement{others: make(map[string]int64)}
-	exact := slices.Clone(report.Present)
-	var onTheWay []workloads.Chain
-	for _, t := range report.Truth {
-		exact = append(exact, t.Chain)
-		caller, err := callerOf(t.Chain)
-		if err != nil {
-			return j, err
-		}
-		onTheWay = append(onTheWay, caller)
+	t, err := newTruth(report)
+	if err != nil {
+		return j, err
 	}
 	for _, s := range rec.Samples {
-		if !r.concerns(s) {
+		user := slices.ContainsFunc(s.Frames, func(f workloads.Frame) bool { return !f.Kernel })
+		if s.Comm != filepath.Base(r.command[0]) || s.Truncated == "" && !user {
 			continue
 		}
 		j.user += s.Count
 		if s.Truncated == "" {
 			j.complete += s.Count
+			if !slices.ContainsFunc(s.Frames, func(f workloads.Frame) bool { return t.within[f.Function] }) {
+				continue
+			}
 		}
+		j.within += s.Count
 		switch matches := func(c workloads.Chain) bool { return c.Match(s.Frames) }; {
-		case slices.ContainsFunc(exact, matches):
+		case slices.ContainsFunc(t.exact, matches):
 			j.exact += s.Count
 			j.expected += s.Count
-		case slices.ContainsFunc(onTheWay, matches):
+		case slices.ContainsFunc(t.onTheWay, matches):
 			j.expected += s.Count
 		default:
 			j.others[s.Truncated+" "+accuracy.Format(s.Frames)] += s.Count
@@ -147,37 +181,17 @@ func (r *recording) judge(rec accuracy.Recording, report *workloads.Report) (jud
 	return j, nil
 }
 
-// callerOf returns the chain of everything below the caller of a chain's leaf,
-// such as the clock that the caller reads, a system call that is slow here.
-func callerOf(c workloads.Chain) (workloads.Chain, error) {
-	words := strings.Split(strings.TrimSuffix(c.String(), " → ..."), " → ")
-	return workloads.ParseChain(append(words[:len(words)-1], "..."))
-}
-
-// concerns reports whether a sample is of the workload and was taken where it
-// has a user stack. The process is lowflame's own until it becomes the workload,
-// and a Go program has threads that only run its runtime.
-func (r *recording) concerns(s accuracy.Sample) bool {
-	if s.Comm != filepath.Base(r.command[0]) {
-		return false
-	}
-	return s.Truncated != "" || slices.ContainsFunc(s.Frames, func(f workloads.Frame) bool {
-		return !f.Kernel && (!r.golang || strings.HasPrefix(f.Function, "main."))
-	})
-}
-
 func (j judgement) String() string {
-	return fmt.Sprintf("%d user stacks, %s complete, %s expected, %s to the leaf",
-		j.user, percent(j.complete, j.user), percent(j.expected, j.user), percent(j.exact, j.user))
+	return fmt.Sprintf("%d user stacks, %s complete; %d of the workload, %s as expected, %s to the leaf",
+		j.user, percent(j.complete, j.user), j.within, percent(j.expected, j.within), percent(j.exact, j.within))
 }
 
 func (j judgement) problems() []string {
-	ok := j.exact >= minSamples && float64(j.expected) >= minExpected*float64(j.user) &&
-		float64(j.complete) >= minComplete*float64(j.user)
-	if ok {
+	if j.exact >= minSamples && float64(j.expected) >= minExpected*float64(j.within) &&
+		float64(j.complete) >= minComplete*float64(j.user) {
 		return nil
 	}
-	return []string{fmt.Sprintf("%v; want %.0f %% complete, %.0f %% expected, %d to the leaf%s",
+	return []string{fmt.Sprintf("%v; want %.0f %% complete, %.0f %% as expected, %d to the leaf%s",
 		j, 100*minComplete, 100*minExpected, minSamples, accuracy.Top(j.others, 8))}
 }
 
