@@ -23,6 +23,11 @@ TEST_PACKAGES := $(GENERATE_PACKAGES) gcc g++ libc6-dev binutils rustc musl-tool
 	gcc-aarch64-linux-gnu libc6-dev-arm64-cross elfutils file zstd xz-utils chromium \
 	nodejs openjdk-17-jdk-headless
 
+# Besides cross compilers, an emulator: where it is older than 10, what a newer
+# one, unpacked beside it, needs.
+MATRIX_PACKAGES := gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross cpio bsdextrautils \
+	qemu-system-x86 qemu-system-arm
+
 # Packages tested at a time. On more than two CPUs, raise it: make test JOBS=4.
 JOBS ?= 2
 TEST_TIMEOUT ?= 12m
@@ -33,7 +38,7 @@ PKG ?= ./...
 
 .PHONY: help
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build bin/lowflame, one static binary
@@ -68,8 +73,12 @@ fuzz: ## Run every fuzz target for FUZZTIME each (default 30s)
 	done
 
 .PHONY: kernel-matrix
-kernel-matrix: ## Run the BPF tests on other kernels in virtual machines
-	bash internal/kernelmatrix/run.sh
+kernel-matrix: packages-matrix ## Load and record on ten kernels, 5.10 to 7.3, amd64 and arm64, in emulated machines
+	internal/kernelmatrix/run.sh
+
+.PHONY: kernel-matrix-short
+kernel-matrix-short: packages-matrix ## The same on the oldest and the newest, and the oldest on arm64
+	internal/kernelmatrix/run.sh amd64/5.10 amd64/newest arm64/5.10
 
 .PHONY: lint
 lint: packages-lint ## golangci-lint, gofmt, clang-format, architecture ifdefs, go.mod
@@ -107,13 +116,15 @@ define ensure
 		</dev/null >/dev/null
 endef
 
-.PHONY: packages-generate packages-test packages-lint
+.PHONY: packages-generate packages-test packages-lint packages-matrix
 packages-generate:
 	$(call ensure,$(GENERATE_PACKAGES))
 packages-test:
 	$(call ensure,$(TEST_PACKAGES))
 packages-lint:
 	$(call ensure,$(LINT_PACKAGES))
+packages-matrix:
+	$(call ensure,$(MATRIX_PACKAGES))
 
 .PHONY: clang-version
 clang-version:

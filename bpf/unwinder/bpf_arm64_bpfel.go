@@ -109,6 +109,13 @@ type bpfUnwState struct {
 		Sp   uint64
 		Pc   uint64
 	}
+	UserRegs struct {
+		_      structs.HostLayout
+		Regs   [31]uint64
+		Sp     uint64
+		Pc     uint64
+		Pstate uint64
+	}
 	Trace  bpfUnwTrace
 	Frames [2048]uint64
 }

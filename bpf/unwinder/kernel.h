@@ -28,6 +28,8 @@ _Static_assert(sizeof(u64) == 8 && sizeof(u32) == 4 && sizeof(u16) == 2, "intege
 #define unlikely(x) __builtin_expect(!!(x), 0)
 /* Makes a value look used and changed to the compiler. */
 #define opaque(x) asm volatile("" : "+r"(x))
+/* Nothing moves across it. */
+#define barrier() asm volatile("" : : : "memory")
 
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,

@@ -114,6 +114,7 @@ struct unw_state {
 	u64 window_n;		/* valid bytes */
 	u8 window[UNW_WINDOW];
 	struct sigcontext sigcontext;
+	struct user_regs user_regs; /* as the kernel saved them; half of a BPF stack */
 	struct unw_trace trace;
 	u64 frames[UNW_FRAMES];
 };

@@ -60,7 +60,7 @@ __noinline int unw_steps(u32 unused)
 static __always_inline int load_user_regs(struct bpf_perf_event_data *ctx, struct unw_state *s,
 					  u64 ip)
 {
-	struct user_regs regs;
+	struct user_regs *regs = &s->user_regs;
 	struct task_struct *task;
 	u64 at = 0;
 	void *mm = NULL;
@@ -68,6 +68,9 @@ static __always_inline int load_user_regs(struct bpf_perf_event_data *ctx, struc
 
 	if (!IS_KERNEL_IP(ip)) {
 		LOAD_REGS(s, &ctx->regs);
+		/* Keeps these loads out of a tail shared with those below: 5.10 wants
+		 * the context itself as base ("dereference of modified ctx ptr"). */
+		barrier();
 		return 0;
 	}
 	if (cfg_task_pt_regs) {
@@ -84,9 +87,9 @@ static __always_inline int load_user_regs(struct bpf_perf_event_data *ctx, struc
 	}
 	if (!mm || (flags & PF_KTHREAD))
 		return -1;
-	if (bpf_probe_read_kernel(&regs, sizeof(regs), (void *)at))
+	if (bpf_probe_read_kernel(regs, sizeof(*regs), (void *)at))
 		return -1;
-	LOAD_REGS(s, &regs);
+	LOAD_REGS(s, regs);
 	/* Workers the kernel makes in a process (io_uring, vhost) have no user side. */
 	return s->pc ? 0 : -1;
 }

@@ -54,8 +54,25 @@ func (h host) lockedMemoryShort() bool {
 	return h.older(5, 11) && h.lockedMemory().State == Fail
 }
 
-// createMap makes the smallest BPF map there is and closes it.
+// createMap makes the smallest BPF map there is and closes it. Before 5.11 maps
+// count against RLIMIT_MEMLOCK together with all others of the user, so a refusal
+// may only mean that others have used it up: a recording lifts the limit. Here it
+// is put back, for a command started later inherits it.
 func createMap() error {
+	err := tryMap()
+	if !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	var before unix.Rlimit
+	unlimited := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+	if unix.Prlimit(0, unix.RLIMIT_MEMLOCK, &unlimited, &before) != nil {
+		return err
+	}
+	err = tryMap()
+	return errors.Join(err, unix.Prlimit(0, unix.RLIMIT_MEMLOCK, &before, nil))
+}
+
+func tryMap() error {
 	// kernel: include/uapi/linux/bpf.h, union bpf_attr for BPF_MAP_CREATE.
 	attr := struct{ mapType, keySize, valueSize, maxEntries, flags uint32 }{
 		mapType: unix.BPF_MAP_TYPE_ARRAY, keySize: 4, valueSize: 4, maxEntries: 1,
