@@ -316,12 +316,19 @@ func (c *codeScan) unknown(from, to uint32) (Rule, bool) {
 
 // rule returns the rule that says what s says.
 func (s *codeState) rule(wide *wideSet) Rule {
-	row := frameState{cfaReg: x86RBP, cfaOff: int64(s.fp)}
-	if s.fp == regCaller || s.fp == regUnknown || s.fp < 16 {
+	row := frameState{}
+	switch {
+	case s.framed() && s.fp >= 16:
+		row.cfaReg, row.cfaOff = x86RBP, int64(s.fp)
+	case s.sp != regUnknown:
 		row.cfaReg, row.cfaOff = x86RSP, int64(s.sp)
-		if s.sp == regUnknown {
-			return wide.rule(lost())
-		}
+	// No call leaves these two alone, so they are of use in the top frame.
+	case s.r11 != regUnknown:
+		row.cfaReg, row.cfaOff = encR11, int64(s.r11)
+	case s.r10 != regUnknown:
+		row.cfaReg, row.cfaOff = encR10, int64(s.r10)
+	default:
+		return wide.rule(lost())
 	}
 	row.ra = regRule{how: placeCFA, off: -8}
 	switch {
