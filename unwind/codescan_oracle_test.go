@@ -214,11 +214,11 @@ func TestCodeScanOracle(t *testing.T) {
 		})
 	}
 	for name, cmd := range map[string][]string{
-		"gcc O0":     {"gcc", "-O0"},
-		"gcc O2":     {"gcc", "-O2", "-fstack-clash-protection"},
-		"gcc rbp":    {"gcc", "-O2", "-fno-omit-frame-pointer"},
-		"clang O2":   {"clang-19", "-O2"},
-		"clang O0":   {"clang-19", "-O0"},
+		"gcc O0":   {"gcc", "-O0"},
+		"gcc O2":   {"gcc", "-O2", "-fstack-clash-protection"},
+		"gcc rbp":  {"gcc", "-O2", "-fno-omit-frame-pointer"},
+		"clang O2": {"clang-19", "-O2"},
+		"clang O0": {"clang-19", "-O0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			compareCode(t, build(t, "bare", append(append([]string{}, cmd...), "-w", "-o", "OUT", "bare.c")...), 14)
