@@ -87,6 +87,7 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = log.NewNopLogger()
 	}
+	boundHeap()
 	s := &Session{cfg: cfg, raw: make(chan *unwinder.RawSample, rawQueue), targets: make(map[uint32]bool)}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -238,11 +239,12 @@ func (s *Session) drain(ctx context.Context, use func(Window)) error {
 		return err
 	}
 	s.emit(append(samples, s.takeWalked()...), stats, use)
-	before := now - uint64(keepDead)
+	before := now - min(now, uint64(keepDead)) // the clock starts at boot
 	s.table.Forget(before)
 	s.resolver.forget(before)
 	s.files.forget(before)
 	s.symbols.Trim()
+	boundHeap()
 	return nil
 }
 

@@ -37,6 +37,7 @@ func Build(o *objfile.Object) (*Table, error) {
 	goErr := src.openGo(o)
 	ehErr := src.openEH(o)
 	debugErr := src.openDebug(o)
+	src.known = entryRows(o, &src)
 	t, err := src.table()
 	gaps := t.gaps(src.segs)
 	code, small := findCode(o, &src, gaps)
@@ -46,8 +47,8 @@ func Build(o *objfile.Object) (*Table, error) {
 		}
 		return nil, ErrNoCFI
 	}
-	src.known = overlay(overlay(code, findRows(o, src.arch, gaps)), small)
-	if len(src.known) > 0 {
+	if found := overlay(overlay(code, findRows(o, src.arch, gaps)), small); len(found) > 0 {
+		src.known = overlay(found, src.known)
 		t, err = src.table()
 	}
 	return t, firstError(err, goErr, ehErr, debugErr)

@@ -52,6 +52,7 @@ type cfi struct {
 	open   bool // the last row before floor had a state
 	budget int  // bytes of instructions that may still be executed
 	err    *CFIError
+	skip   gap // code that other sources cover
 }
 
 // cie is a common information entry: what a group of functions shares.
@@ -238,6 +239,9 @@ func (c *cfi) fde(off int) (fde, bool) {
 // clip cuts f to executable memory and to what lies beyond the last entry. It
 // returns false if nothing is left.
 func (c *cfi) clip(f *fde) bool {
+	if f.begin >= c.skip.begin && f.end <= c.skip.end && c.skip.end > 0 {
+		return false
+	}
 	if c.code != nil {
 		f.end = min(f.end, c.code(f.begin))
 	}

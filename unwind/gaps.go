@@ -98,17 +98,22 @@ func (p *Piece) each(f func(pc uint64, r Rule)) {
 	}
 }
 
-// findRows returns rows for what is known of the code in gaps.
+// entryRows returns rows for the entry point, which nobody called.
+func entryRows(o *objfile.Object, src *sources) []span {
+	entry := uint64(o.Entry)
+	end := min(entry+entrySize, src.code(entry))
+	if end <= entry {
+		return nil
+	}
+	return []span{{entry, MakeRule(KindEnd, 0, 0)}, {end, 0}}
+}
+
+// findRows returns rows for signal trampolines in gaps.
 func findRows(o *objfile.Object, arch Arch, gaps []gap) []span {
 	var rows []span
-	entry := uint64(o.Entry)
 	scan := uint64(maxGapScan)
 	code := arch.sigreturnCode()
 	for _, g := range gaps {
-		if entry >= g.begin && entry < g.end {
-			end := min(entry+entrySize, g.end)
-			rows = overlay(rows, []span{{entry, MakeRule(KindEnd, 0, 0)}, {end, 0}})
-		}
 		size := g.end - g.begin
 		if size > scan || size < uint64(len(code)) {
 			continue

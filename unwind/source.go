@@ -35,7 +35,7 @@ type section struct {
 
 // reader returns a parser of s.
 func (s *section) reader(src *sources, name string, row func(uint64, *frameState)) *cfi {
-	return &cfi{
+	c := &cfi{
 		section: name,
 		debug:   name == ".debug_frame",
 		data:    s.data,
@@ -44,6 +44,11 @@ func (s *section) reader(src *sources, name string, row func(uint64, *frameState
 		code:    src.code,
 		row:     row,
 	}
+	if n := len(src.goRows); n > 0 && c.debug {
+		// Go programs have an entry for every Go function there.
+		c.skip = gap{src.goRows[0].pc, src.goRows[n-1].pc}
+	}
+	return c
 }
 
 // table builds the table. The error is a *CFIError or ErrTooBig; the table has

@@ -74,10 +74,11 @@ const minCPU = 0.6
 func recordEnough(t *testing.T, lowflame string, p workloads.Program) (*profile.Profile, *workloads.Report) {
 	t.Helper()
 	out := filepath.Join(filepath.Dir(p.Path), "profile.pb.gz")
-	for try, long := 0, *seconds; ; try, long = try+1, 2*long {
+	want := *seconds * float64(max(1, p.Times))
+	for try, long := 0, want; ; try, long = try+1, 2*long {
 		report := record(t, lowflame, out, p, long)
 		used := float64(report.CPUNS) / 1e9
-		if used >= minCPU**seconds || try == 2 {
+		if used >= minCPU*want || try == 2 {
 			return readProfile(t, out), report
 		}
 		t.Logf("%.1f s of CPU in %v s: the machine is busy, once more", used, long)
@@ -100,6 +101,16 @@ func record(t *testing.T, lowflame, out string, p workloads.Program, long float6
 // run runs a command to its end, which must come within a minute.
 func run(t *testing.T, name string, args ...string) (stdout, stderr []byte) {
 	t.Helper()
+	stdout, stderr, err := try(t, name, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stdout, stderr
+}
+
+// try is run for a command that may fail.
+func try(t *testing.T, name string, args ...string) (stdout, stderr []byte, err error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var o, e bytes.Buffer
@@ -107,9 +118,9 @@ func run(t *testing.T, name string, args ...string) (stdout, stderr []byte) {
 	cmd.Stdout, cmd.Stderr = &o, &e
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, e.Bytes())
+		return nil, nil, fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, e.Bytes())
 	}
-	return o.Bytes(), e.Bytes()
+	return o.Bytes(), e.Bytes(), nil
 }
 
 func rate(p workloads.Program) int {

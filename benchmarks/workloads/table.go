@@ -40,7 +40,7 @@ func cTable() []Workload {
 		},
 		Workload{
 			Name: "threads", About: "eight threads: stacks that begin at clone",
-			Build: c("threads.c"), Hz: 199,
+			Build: c("threads.c"), Hz: 199, Times: 3,
 			Threads: []string{
 				"worker-0", "worker-1", "worker-2", "worker-3", "worker-4", "worker-5", "worker-6", "worker-7",
 			},

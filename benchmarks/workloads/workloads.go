@@ -35,6 +35,10 @@ type Workload struct {
 	// Hz is the rate to sample at, 0 for the default. Lower for programs that
 	// keep many threads busy.
 	Hz int
+	// Times is how many times as long as others it must run to be judged, 0 for
+	// once. A count of n samples whose units are cut into time slices has a
+	// standard error of up to sqrt(p(1-p)/n).
+	Times int
 	// Threads are prefixes of thread names; each thread label begins with one,
 	// and each is the beginning of one.
 	Threads []string

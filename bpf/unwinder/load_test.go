@@ -5,12 +5,17 @@ package unwinder
 import (
 	"context"
 	"errors"
+	commandline "flag"
 	"os"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
 )
+
+// emulated is set where the CPUs are a program: what takes the kernel longer than
+// a period there makes a timer fire once for many expiries.
+var emulated = commandline.Bool("emulated", false, "expect timers to miss most of their expiries")
 
 // open loads the program, or skips where the kernel does not let us.
 func open(t *testing.T, cfg Config) *Unwinder {
@@ -78,7 +83,11 @@ func TestAccounting(t *testing.T) {
 	}
 	expect := timer * uint64(u.Frequency()) / 1e9
 	t.Logf("timer %d ns: expect %d", timer, expect)
-	if total.Fired == 0 || total.Fired > expect+10 || total.Fired < expect/2 { // a CPU taken away by the hypervisor misses expiries
+	least := expect / 2 // a CPU taken away by the hypervisor misses expiries
+	if *emulated {
+		least = expect / 20
+	}
+	if total.Fired == 0 || total.Fired > expect+10 || total.Fired < least {
 		t.Errorf("fired %d times, the timers say %d", total.Fired, expect)
 	}
 	cancel()

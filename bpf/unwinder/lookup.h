@@ -146,6 +146,9 @@ static __always_inline int get_reg(struct unw_state *s, u32 reg, u64 *value)
 		*value = s->fp;
 		return s->fp_known ? 0 : -1;
 	}
+	/* Keeps the index apart from the sign-extended word it comes from, of which
+	 * 5.10 learns no bounds from comparing its lower half. */
+	opaque(reg);
 	if (!s->interrupted || reg >= UNW_REGS)
 		return -1;
 	*value = s->regs[reg];

@@ -65,7 +65,7 @@ const (
 	defaultFrequency    = 199
 	defaultMaxProcesses = 16384
 	traceBytesPerCPU    = 1 << 20 // over a second of 1 KiB stacks at 999 Hz
-	rawBytesPerCPU      = 2 << 20 // over 100 raw samples
+	rawBytesPerCPU      = 4 << 20 // 230 raw samples: over a second at 199 Hz
 )
 
 // Open loads the program and its maps into the kernel, without sampling yet.
@@ -90,6 +90,7 @@ func Open(cfg Config) (*Unwinder, error) {
 }
 
 func (u *Unwinder) load() error {
+	raiseLockedMemory()
 	spec, err := loadBpf()
 	if err != nil {
 		return fmt.Errorf("read the BPF object: %w", err)
@@ -122,11 +123,12 @@ func (u *Unwinder) load() error {
 }
 
 // size sets the number of entries of every map from the rate, the window and
-// the number of possible CPUs: a window has at most Frequency*CPUs samples, each
-// of which can be a new stack.
+// the number of possible CPUs: a window has Frequency*CPUs samples a second, each
+// of which can be a new stack. There is room for four windows, because a busy
+// machine may let us drain late.
 func (u *Unwinder) size(spec *ebpf.CollectionSpec, cpus int) {
-	samples := int(float64(u.cfg.Frequency*cpus)*u.cfg.Window.Seconds()*1.25) + 1
-	counts := min(max(ceilPow2(samples), 1<<10), 1<<16)
+	samples := int(float64(u.cfg.Frequency*cpus)*u.cfg.Window.Seconds()*4) + 1
+	counts := min(max(ceilPow2(samples), 1<<12), 1<<17)
 	spec.Maps[bpfMapUnwCounts0].MaxEntries = uint32(counts)
 	spec.Maps[bpfMapUnwCounts1].MaxEntries = uint32(counts)
 	spec.Maps[bpfMapUnwTraces].MaxEntries = uint32(min(max(ceilPow2(cpus*traceBytesPerCPU), 1<<20), 1<<26))

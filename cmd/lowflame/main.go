@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -23,10 +22,6 @@ const (
 	exitNotFound    = 127
 	exitSignalShift = 128
 )
-
-// gcPercent trades a few MiB for fewer collections: most of what a recording
-// keeps lives to its end.
-const gcPercent = 200
 
 // exitStatus is an error that is not a message: the code to leave with.
 type exitStatus int
@@ -45,9 +40,6 @@ type cli struct {
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == execWhenReleased {
 		os.Exit(runReleased(os.Args[2:]))
-	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
 	}
 	os.Exit(run(os.Args[1:]))
 }

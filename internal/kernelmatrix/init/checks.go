@@ -35,7 +35,7 @@ func checks() []check {
 // unwinderTests runs the tests of package bpf/unwinder, in its directory: some
 // read its sources. A test that is skipped has not shown anything.
 func unwinderTests() (string, error) {
-	stdout, stderr, err := run("/bin/unwinder.test", "-test.v", "-test.timeout=5m")
+	stdout, stderr, err := run("/bin/unwinder.test", "-test.v", "-test.timeout=5m", "-emulated")
 	output := string(stdout) + string(stderr)
 	if err != nil {
 		return "", fmt.Errorf("%w\n%s", err, tail(output, 60000))

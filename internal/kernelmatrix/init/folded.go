@@ -13,7 +13,7 @@ import (
 
 // judgeFolded judges folded stacks. They do not tell the kernel's frames from
 // those of the program, so a stack may go on below its leaf.
-func judgeFolded(text string, report *workloads.Report) (judgement, error) {
+func (r *recording) judgeFolded(text string, report *workloads.Report) (judgement, error) {
 	rec, err := parseFolded(text)
 	if err != nil {
 		return judgement{}, err
@@ -26,7 +26,7 @@ func judgeFolded(text string, report *workloads.Report) (judgement, error) {
 		}
 		open.Truth = append(open.Truth, t)
 	}
-	return judge(rec, &open)
+	return r.judge(rec, &open)
 }
 
 // parseFolded parses lines "process;root;...;leaf COUNT".

@@ -36,6 +36,7 @@ type recording struct {
 	name    string
 	command []string
 	folded  bool // folded stacks on standard output instead of a profile in a file
+	golang  bool
 	// calls are parts of names of kernel functions: one of them is in samples
 	// taken in the system calls of copy_block. Without calls there are none.
 	calls []string
@@ -44,7 +45,7 @@ type recording struct {
 func recordings() []recording {
 	return []recording{
 		{name: "c-chain", command: []string{"/bin/recursion", seconds, "50"}, folded: true},
-		{name: "go-chain", command: []string{"/bin/goroutines", seconds}},
+		{name: "go-chain", command: []string{"/bin/goroutines", seconds}, golang: true},
 		{name: "kernel", command: []string{"/bin/syscalls", seconds}, calls: []string{"sys_read", "sys_write"}},
 	}
 }
@@ -74,7 +75,7 @@ func (r *recording) run() (string, error) {
 	var j judgement
 	var problems []string
 	if r.folded {
-		j, err = judgeFolded(folded, report)
+		j, err = r.judgeFolded(folded, report)
 	} else {
 		j, problems, err = r.judgeProfile(out, report)
 	}
@@ -100,7 +101,7 @@ func (r *recording) judgeProfile(path string, report *workloads.Report) (judgeme
 	if r.calls != nil {
 		problems = append(problems, r.checkKernel(rec)...)
 	}
-	j, err := judge(rec, report)
+	j, err := r.judge(rec, report)
 	return j, problems, err
 }
 
@@ -113,9 +114,9 @@ type judgement struct {
 	others   map[string]int64 // stacks that are not expected
 }
 
-func judge(rec accuracy.Recording, report *workloads.Report) (judgement, error) {
+func (r *recording) judge(rec accuracy.Recording, report *workloads.Report) (judgement, error) {
 	j := judgement{others: make(map[string]int64)}
-	exact := report.Present
+	exact := slices.Clone(report.Present)
 	var onTheWay []workloads.Chain
 	for _, t := range report.Truth {
 		exact = append(exact, t.Chain)
@@ -126,7 +127,7 @@ func judge(rec accuracy.Recording, report *workloads.Report) (judgement, error) 
 		onTheWay = append(onTheWay, caller)
 	}
 	for _, s := range rec.Samples {
-		if !hasUser(s) {
+		if !r.concerns(s) {
 			continue
 		}
 		j.user += s.Count
@@ -153,17 +154,16 @@ func callerOf(c workloads.Chain) (workloads.Chain, error) {
 	return workloads.ParseChain(append(words[:len(words)-1], "..."))
 }
 
-// hasUser reports whether a sample was taken where there is a user stack.
-func hasUser(s accuracy.Sample) bool {
-	if s.Truncated != "" {
-		return true
+// concerns reports whether a sample is of the workload and was taken where it
+// has a user stack. The process is lowflame's own until it becomes the workload,
+// and a Go program has threads that only run its runtime.
+func (r *recording) concerns(s accuracy.Sample) bool {
+	if s.Comm != filepath.Base(r.command[0]) {
+		return false
 	}
-	for _, f := range s.Frames {
-		if !f.Kernel {
-			return true
-		}
-	}
-	return false
+	return s.Truncated != "" || slices.ContainsFunc(s.Frames, func(f workloads.Frame) bool {
+		return !f.Kernel && (!r.golang || strings.HasPrefix(f.Function, "main."))
+	})
 }
 
 func (j judgement) String() string {

@@ -3,11 +3,13 @@
 // Calls between Go and C, which change stacks: C runs on the thread's own stack,
 // Go on the goroutine's. With "callback" as second argument C calls Go back.
 //
-// Truth of the plain run: runtime.goexit → main.main.func1 → main.worker → main.unit → … →
-// runtime.cgocall → runtime.asmcgocall → … → c_outer → c_inner → c_hot, about
-// 70 % of the CPU; the rest in main.cold. With callback the hot function is
-// main.hot: … → runtime.asmcgocall → … → c_calls_go → goBack → crosscall2 →
-// runtime.cgocallback → … → main.goBack → main.hot.
+// Truth of the plain run: runtime.goexit → main.main.func1 → main.worker →
+// main.unit → main.callC → … → runtime.cgocall → runtime.asmcgocall → … →
+// c_outer → c_inner → c_hot, about 70 % of the CPU; the rest in main.cold. With
+// callback the hot function is main.hot: … → runtime.asmcgocall → … →
+// c_calls_go → goBack → crosscall2 → runtime.cgocallback → … → main.goBack →
+// main.hot, which is every frame of both stacks. Go's own traceback leaves the C
+// frames out.
 package main
 
 // #cgo CFLAGS: -O2 -fomit-frame-pointer

@@ -3,9 +3,9 @@
 // A thousand goroutines that take turns on all CPUs. Built plain, stripped
 // (-ldflags='-s -w') and position independent (-buildmode=pie).
 //
-// Truth: runtime.goexit → main.main.func1 → main.worker → main.descend × 20 → main.unit →
-// main.hot, about 70 % of the CPU, or main.cold. main.mix is inlined into both,
-// so the two are counted as whatever is at or below them.
+// Truth: runtime.goexit → main.main.func1 → main.worker → main.descend × 20 →
+// main.unit → main.hot, about 70 % of the CPU, or main.cold. main.mix is inlined
+// into both, so the two are counted as whatever is at or below them.
 package main
 
 import (
