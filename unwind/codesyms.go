@@ -27,7 +27,7 @@ const (
 // findCode returns the rows of functions that src leaves without, as
 // codeScan.run does. gaps is where that may be.
 func findCode(o *objfile.Object, src *sources, gaps []gap) (rows, small []span) {
-	if o.Machine != elf.EM_X86_64 || len(gaps) == 0 {
+	if len(gaps) == 0 {
 		return nil, nil
 	}
 	syms := codeSyms{o: o, segEnd: src.code}
@@ -39,6 +39,9 @@ func findCode(o *objfile.Object, src *sources, gaps []gap) (rows, small []span) 
 	cover.row(1<<64-1, 0)
 	if len(cover.bare) == 0 || cover.size > maxScanText {
 		return nil, nil
+	}
+	if o.Machine == elf.EM_AARCH64 {
+		return scanARM64(syms.code, cover.bare), nil
 	}
 	syms.readImports()
 	c := codeScan{read: syms.code, endless: syms.neverReturns, funcs: cover.bare, wide: &src.wide}

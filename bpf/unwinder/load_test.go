@@ -43,8 +43,10 @@ func TestLoad(t *testing.T) {
 	u := open(t, Config{})
 	t.Logf("loaded in %v, verified instructions %v", time.Since(began), u.VerifiedInstructions())
 	for name, n := range u.VerifiedInstructions() {
-		if n > 20000 {
-			t.Errorf("%s: the verifier walked %d instructions, more than 20000", name, n)
+		// The older the verifier, the fewer states it takes for equal: 6.1 needs a
+		// third more than 6.12. Its limit is a million.
+		if n > 30000 {
+			t.Errorf("%s: the verifier walked %d instructions, more than 30000", name, n)
 		}
 	}
 }
