@@ -48,8 +48,9 @@ func TestScanARM64(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		syms := codeSyms{o: o, segs: executable(o)}
-		if !syms.read(syms.segs) {
+		src := sources{segs: executable(o)}
+		syms := codeSyms{o: o, segEnd: src.code}
+		if !syms.read(src.segs) {
 			t.Fatal("no functions")
 		}
 		known, all := 0, 0
