@@ -70,7 +70,7 @@ func TestScanARM64(t *testing.T) {
 				}
 				// Once they are loaded again, FP and LR are in two places.
 				loaded := MakeRule(KindSP, FPSame, want.Off())
-				if known++; got != want && !(want.Kind() == KindSP && got == loaded) {
+				if known++; got != want && (want.Kind() != KindSP || got != loaded) {
 					t.Errorf("%v: %#x: rule %#x, the call frame information says %#x", flags, pc, got, want)
 				}
 			}

@@ -26,7 +26,7 @@ type goText struct {
 	// text holds the code at textAt, read ahead: functions come in order.
 	text   []byte
 	textAt uint64
-	err  error  // the first
+	err    error // the first
 }
 
 // goArch is what differs between machines.
