@@ -4,7 +4,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/go-kit/log/level"
@@ -49,9 +48,7 @@ func (s *Session) runEvents(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := s.apply(events); err != nil {
-			return err
-		}
+		s.apply(events)
 		if lost > 0 {
 			rescan = true
 		}
@@ -68,16 +65,10 @@ func (s *Session) runEvents(ctx context.Context) error {
 
 // rescan reads from /proc what lost events would have told.
 func (s *Session) rescan(ctx context.Context) error {
-	var failed error
-	err := s.table.Scan(ctx, func(c process.Change) {
-		if err := s.change(c); err != nil && failed == nil {
-			failed = err
-		}
-	})
-	return errors.Join(err, failed)
+	return s.table.Scan(ctx, s.change)
 }
 
-func (s *Session) apply(events []process.Event) error {
+func (s *Session) apply(events []process.Event) {
 	for i := range events {
 		if e := &events[i]; e.Kind == process.EventKernelSymbol {
 			s.symbols.ApplyKernel(symbolize.KernelEvent(e.Symbol))
@@ -85,22 +76,21 @@ func (s *Session) apply(events []process.Event) error {
 		}
 	}
 	for _, c := range s.table.Apply(events) {
-		if err := s.change(c); err != nil {
-			return err
-		}
+		s.change(c)
 	}
-	return nil
 }
 
 // change passes one change of the process table on to the BPF program.
-func (s *Session) change(c process.Change) error {
+func (s *Session) change(c process.Change) {
 	proc := c.Process
 	if c.What&process.Ended != 0 {
 		s.files.retire(proc)
+		s.publisher.retire(proc)
+		s.note(s.symbols.RefreshJIT(jitProcess(proc)))
 	}
 	if len(s.cfg.PIDs) > 0 {
 		if !s.wanted(c) {
-			return nil
+			return
 		}
 		s.load(proc)
 	}
@@ -109,12 +99,11 @@ func (s *Session) change(c process.Change) error {
 		// An exec ends one image and begins another of the same PID.
 		if s.table.Live(proc.PID) == nil {
 			delete(s.targets, proc.PID)
-			return s.publisher.forget(proc)
+			s.note(s.publisher.forget(proc.PID))
 		}
 	case c.What&(process.NewImage|process.Mapped) != 0:
-		return s.publisher.publish(proc)
+		s.note(s.publisher.publish(proc))
 	}
-	return nil
 }
 
 // wanted reports whether a process is one of those asked for, or a descendant.
@@ -183,7 +172,8 @@ func (s *Session) republish(proc *process.Process, was, now stack.Stop, fresh []
 		return
 	}
 	switch {
-	case was == stack.StopNoProc && !s.unwinder.HasProcess(proc.PID):
+	case was == stack.StopNoProc && !s.unwinder.HasProcess(proc.PID),
+		was == stack.StopTableMissing && now != was && len(fresh) == 0: // opened meanwhile, for names
 		s.note(s.publisher.publish(live))
 	case was == now && (was == stack.StopNoMapping || was == stack.StopNoRule):
 		s.note(s.unwinder.Settle(proc.PID))

@@ -98,7 +98,7 @@ func (f *files) lookup(p *process.Process, m *process.Mapping) *file {
 	if one := f.private[p.ID][m.File]; one != nil {
 		return one
 	}
-	if m.File.BuildID != "" && p.OwnRoot {
+	if m.File.BuildID != "" && (p.OwnRoot || p.Inherited) {
 		return nil
 	}
 	return f.shared[m.File]
@@ -116,10 +116,10 @@ func (f *files) get(p *process.Process, m *process.Mapping) (found *file, fresh 
 		return nil, false
 	}
 	began := time.Now()
-	found, mayShare := f.load(p, m)
+	found, share := f.load(p, m)
 	level.Debug(f.logger).Log("msg", "opened file", "path", found.path, "build_id", found.buildID, "pid", p.PID,
 		"took", time.Since(began), "err", errors.Join(found.err, found.tableErr))
-	if m.File.BuildID == "" || mayShare && !p.OwnRoot {
+	if share {
 		f.shared[m.File] = found
 		return found, true
 	}
@@ -130,9 +130,10 @@ func (f *files) get(p *process.Process, m *process.Mapping) (found *file, fresh 
 	return found, true
 }
 
-// load opens the file behind a mapping. mayShare says that only root can have
-// made the file.
-func (f *files) load(p *process.Process, m *process.Mapping) (loaded *file, mayShare bool) {
+// load opens the file behind a mapping. share says that it is what every
+// process maps under that name: the inode agrees, or only root can have put a
+// file with that build ID there, and not in a root of its own.
+func (f *files) load(p *process.Process, m *process.Mapping) (loaded *file, share bool) {
 	if len(f.byID) >= maxOpenFiles {
 		return &file{err: errTooManyFiles, path: m.Path}, false
 	}
@@ -147,7 +148,11 @@ func (f *files) load(p *process.Process, m *process.Mapping) (loaded *file, mayS
 	if err != nil {
 		return &file{err: err, path: m.Path, notELF: errors.Is(err, objfile.ErrNotELF)}, false
 	}
-	return loaded, stat.Uid == 0
+	if m.File.BuildID == "" {
+		return loaded, verified
+	}
+	// While Inherited, OwnRoot is that of the parent.
+	return loaded, stat.Uid == 0 && !p.OwnRoot && !p.Inherited
 }
 
 // open returns the file that handle is open on, the same one each time. It

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/lowflame/lowflame/bpf/unwinder"
@@ -17,24 +18,24 @@ type publisher struct {
 	files    *files
 
 	mu sync.Mutex // guards what follows
-	// published is the version of each process's mappings the program has.
-	published map[uint32]uint64
+	// published holds the processes the program was told of.
+	published map[uint32]struct{}
 	// waiting lists the processes that map a file not loaded yet, by file.
-	waiting map[process.FileID]map[uint32]*process.Process
-	errors  uint64
+	waiting map[process.FileID]map[uint32]struct{}
 }
 
 func newPublisher(u *unwinder.Unwinder, f *files) *publisher {
 	return &publisher{
 		unwinder: u, files: f,
-		published: make(map[uint32]uint64),
-		waiting:   make(map[process.FileID]map[uint32]*process.Process),
+		published: make(map[uint32]struct{}),
+		waiting:   make(map[process.FileID]map[uint32]struct{}),
 	}
 }
 
 // publish gives the program the mappings of a live process. Files that have
 // not been opened are marked missing: the first sample in one arrives raw, has
-// it opened, and publishes the process again.
+// it opened, and publishes the process again. After an error all its samples
+// arrive raw, which costs more and loses little.
 func (p *publisher) publish(proc *process.Process) error {
 	if proc.KThread {
 		return nil
@@ -45,15 +46,8 @@ func (p *publisher) publish(proc *process.Process) error {
 	for i := range proc.Mappings {
 		ms = append(ms, p.mapping(proc, &proc.Mappings[i]))
 	}
-	p.published[proc.PID] = proc.Version
-	err := p.unwinder.SetProcess(proc.PID, ms)
-	if err != nil {
-		p.errors++
-	}
-	if errors.Is(err, unwinder.ErrMappingsFull) {
-		return nil // its samples arrive raw, which costs more and loses nothing
-	}
-	return err
+	p.published[proc.PID] = struct{}{}
+	return p.unwinder.SetProcess(proc.PID, ms)
 }
 
 func (p *publisher) mapping(proc *process.Process, m *process.Mapping) unwinder.Mapping {
@@ -71,9 +65,9 @@ func (p *publisher) mapping(proc *process.Process, m *process.Mapping) unwinder.
 	case f == nil:
 		out.Kind = unwinder.MapMissing
 		if p.waiting[m.File] == nil {
-			p.waiting[m.File] = make(map[uint32]*process.Process)
+			p.waiting[m.File] = make(map[uint32]struct{})
 		}
-		p.waiting[m.File][proc.PID] = proc
+		p.waiting[m.File][proc.PID] = struct{}{}
 	case f.notELF && m.Kind == process.KindMemfd:
 		out.Kind = unwinder.MapFP
 	case f.table != nil:
@@ -84,23 +78,45 @@ func (p *publisher) mapping(proc *process.Process, m *process.Mapping) unwinder.
 	return out
 }
 
-// loaded publishes every process that waited for a file again.
+// loaded publishes again every process that waited for a file and now has it.
 func (p *publisher) loaded(id process.FileID, live func(pid uint32) *process.Process) error {
 	p.mu.Lock()
 	waiting := p.waiting[id]
 	delete(p.waiting, id)
 	p.mu.Unlock()
 	var errs []error
+	var still []uint32
 	for pid := range waiting {
-		if proc := live(pid); proc != nil {
+		proc := live(pid)
+		i := -1
+		if proc != nil {
+			i = slices.IndexFunc(proc.Mappings, func(m process.Mapping) bool { return m.File == id })
+		}
+		switch {
+		case i < 0:
+		case p.files.known(proc, &proc.Mappings[i]) == nil: // loaded for another process only
+			still = append(still, pid)
+		default:
 			errs = append(errs, p.publish(proc))
 		}
 	}
+	p.wait(id, still)
 	return errors.Join(errs...)
 }
 
-// forget removes a process that has ended.
-func (p *publisher) forget(proc *process.Process) error {
+func (p *publisher) wait(id process.FileID, pids []uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, pid := range pids {
+		if p.waiting[id] == nil {
+			p.waiting[id] = make(map[uint32]struct{})
+		}
+		p.waiting[id][pid] = struct{}{}
+	}
+}
+
+// retire notes that an image has ended: it waits for nothing any more.
+func (p *publisher) retire(proc *process.Process) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i := range proc.Mappings {
@@ -111,9 +127,15 @@ func (p *publisher) forget(proc *process.Process) error {
 			}
 		}
 	}
-	if _, ok := p.published[proc.PID]; !ok {
+}
+
+// forget removes a process that has ended.
+func (p *publisher) forget(pid uint32) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.published[pid]; !ok {
 		return nil
 	}
-	delete(p.published, proc.PID)
-	return p.unwinder.DeleteProcess(proc.PID)
+	delete(p.published, pid)
+	return p.unwinder.DeleteProcess(pid)
 }

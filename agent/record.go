@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -113,10 +114,22 @@ func kernelRelease() string {
 
 var errNoSuchProcess = errors.New("no such process")
 
-// CheckPID returns an error unless pid is a running process.
+// CheckPID returns an error unless pid is a process that runs: not one that has
+// ended and waits for its parent, and not a thread of another.
 func CheckPID(pid uint32) error {
-	if err := unix.Kill(int(pid), 0); err != nil && !errors.Is(err, unix.EPERM) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
 		return fmt.Errorf("process %d: %w", pid, errNoSuchProcess)
+	}
+	for line := range strings.Lines(string(text)) {
+		key, value, _ := strings.Cut(line, ":")
+		value = strings.TrimSpace(value)
+		switch {
+		case key == "State" && strings.ContainsAny(value[:min(len(value), 1)], "ZX"):
+			return fmt.Errorf("process %d: %w", pid, errNoSuchProcess)
+		case key == "Tgid" && value != strconv.FormatUint(uint64(pid), 10):
+			return fmt.Errorf("process %d: it is a thread of process %s: give that", pid, value)
+		}
 	}
 	return nil
 }

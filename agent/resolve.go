@@ -23,8 +23,10 @@ type resolver struct {
 
 // imageFrames holds the frames that mean something in one process only.
 type imageFrames struct {
-	used   uint64 // time of the last window that needed it
-	frames map[stack.Addr]*pprofexport.Frame
+	used uint64 // time of the last window that needed it
+	// refreshed is set once the perf map has been read in this window.
+	refreshed bool
+	frames    map[stack.Addr]*pprofexport.Frame
 }
 
 func newResolver(f *files, t *process.Table, s *symbolize.Symbolizer) *resolver {
@@ -36,11 +38,32 @@ func newResolver(f *files, t *process.Table, s *symbolize.Symbolizer) *resolver 
 	}
 }
 
+// begin starts a window: forget what may mean something else by now. Code made
+// at run time moves and gets its names late; of the kernel only BPF programs and
+// the like do, when symbols says that it made or dropped some.
+func (r *resolver) begin(symbols bool) {
+	for _, image := range r.images {
+		image.refreshed = false
+		clear(image.frames)
+	}
+	if !symbols {
+		return
+	}
+	for addr, f := range r.kernel {
+		if len(f.Lines) == 0 || f.Mapping.File != pprofexport.KernelFile {
+			delete(r.kernel, addr)
+		}
+	}
+}
+
 // resolve names the frames and labels of a sample.
 func (r *resolver) resolve(s *stack.Sample) pprofexport.Sample {
 	proc := r.table.At(s.PID, s.Time)
-	if r.inExec(s) {
+	switch n := len(s.User); {
+	case r.inExec(s):
 		s.User, s.Stop = nil, stack.StopExec
+	case s.Stop == stack.StopNoMapping && n > 1 && (proc == nil || proc.Find(s.Lookup(n-1)) == nil):
+		s.User = s.User[:n-1] // no return address
 	}
 	out := pprofexport.Sample{
 		Frames: make([]*pprofexport.Frame, 0, len(s.Kernel)+len(s.User)),
@@ -156,10 +179,23 @@ func (r *resolver) imageFrame(proc *process.Process, m *process.Mapping, addr st
 		f.Mapping = &pprofexport.Mapping{Begin: uint64(m.Begin), End: uint64(m.End), Off: uint64(m.Off), File: m.Path, Main: m.Path == proc.Exe}
 	default:
 		f.Mapping = pprofexport.AnonMapping(uint64(m.Begin), uint64(m.End))
-		f.Lines = r.symbols.JIT(jitProcess(proc), addr)
+		f.Lines = r.jitLines(image, proc, addr)
 	}
 	image.frames[addr] = f
 	return f
+}
+
+// jitLines names code made at run time. The perf map may have grown since it
+// was read: it is read again once a window if it lacks an address.
+func (r *resolver) jitLines(image *imageFrames, proc *process.Process, addr stack.Addr) []symbolize.Line {
+	lines := r.symbols.JIT(jitProcess(proc), addr)
+	if len(lines) == 0 && !image.refreshed {
+		image.refreshed = true
+		if r.symbols.RefreshJIT(jitProcess(proc)) == nil {
+			lines = r.symbols.JIT(jitProcess(proc), addr)
+		}
+	}
+	return lines
 }
 
 func jitProcess(proc *process.Process) symbolize.JITProcess {

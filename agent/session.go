@@ -141,7 +141,6 @@ func (s *Session) publishAll() error {
 		}
 		s.targets[pid] = true
 	}
-	var errs []error
 	for _, proc := range s.table.All() {
 		if len(s.targets) > 0 && !s.targets[proc.PID] {
 			continue
@@ -149,9 +148,9 @@ func (s *Session) publishAll() error {
 		if s.targets[proc.PID] {
 			s.load(proc)
 		}
-		errs = append(errs, s.publisher.publish(proc))
+		s.note(s.publisher.publish(proc))
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // load opens the files of a process and builds their tables.
@@ -186,6 +185,7 @@ func (s *Session) Run(ctx context.Context, started func(), use func(Window)) err
 	loops, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group, loops := errgroup.WithContext(loops)
+	defer context.AfterFunc(ctx, func() { _ = s.unwinder.Stop() })() // at once; runWindows reports errors
 	group.Go(func() error { return s.unwinder.RunTraces(loops) })
 	group.Go(func() error {
 		return s.unwinder.RunRaw(loops, func(r *unwinder.RawSample) { s.queueRaw(loops, r) })
@@ -235,9 +235,7 @@ func (s *Session) drain(ctx context.Context, use func(Window)) error {
 	level.Debug(s.cfg.Logger).Log("msg", "window", "samples", stats.Delivered, "raw", stats.Raw, "raw_full", stats.RawFull,
 		"stacks", len(samples), "frames", stats.Frames, "refills", stats.Refills, "bpf_ns", stats.NS)
 	now := monotonic()
-	if err := s.await(ctx, func() bool { return s.applied.Load() >= now }); err != nil {
-		return err
-	}
+	s.await(ctx, func() bool { return s.applied.Load() >= now })
 	s.emit(append(samples, s.takeWalked()...), stats, use)
 	before := now - min(now, uint64(keepDead)) // the clock starts at boot
 	s.table.Forget(before)
@@ -253,17 +251,13 @@ func (s *Session) drainRaw(ctx context.Context, use func(Window)) error {
 	if err := s.unwinder.FlushRaw(ctx); err != nil {
 		return err
 	}
-	if err := s.await(ctx, func() bool { return s.rawDone.Load() == s.rawTaken.Load() }); err != nil {
-		return err
-	}
+	s.await(ctx, func() bool { return s.rawDone.Load() == s.rawTaken.Load() })
 	s.emit(s.takeWalked(), unwinder.Stats{}, use)
 	return nil
 }
 
 func (s *Session) emit(samples []stack.Sample, stats unwinder.Stats, use func(Window)) {
-	if s.ksyms.Swap(false) {
-		clear(s.resolver.kernel)
-	}
+	s.resolver.begin(s.ksyms.Swap(false))
 	w := Window{Stats: stats, Samples: make([]pprofexport.Sample, 0, len(samples))}
 	for i := range samples {
 		w.Samples = append(w.Samples, s.resolver.resolve(&samples[i]))
@@ -271,17 +265,21 @@ func (s *Session) emit(samples []stack.Sample, stats unwinder.Stats, use func(Wi
 	use(w)
 }
 
-// await wakes the event loop until done holds.
-func (s *Session) await(ctx context.Context, done func() bool) error {
-	for !done() {
-		s.sideband.Wake()
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(200 * time.Microsecond):
+// awaitLimit bounds how long a window waits for the event loop, which may be
+// held up by a file system that does not answer.
+const awaitLimit = 5 * time.Second
+
+// await wakes the event loop until done holds, the limit is over or ctx done.
+func (s *Session) await(ctx context.Context, done func() bool) {
+	limit := time.Now().Add(awaitLimit)
+	for !done() && ctx.Err() == nil {
+		if time.Now().After(limit) {
+			level.Warn(s.cfg.Logger).Log("msg", "process events are not read in time; some frames may have no name")
+			return
 		}
+		s.sideband.Wake()
+		time.Sleep(200 * time.Microsecond)
 	}
-	return nil
 }
 
 func (s *Session) takeWalked() []stack.Sample {

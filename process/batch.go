@@ -4,7 +4,10 @@ package process
 
 import (
 	"slices"
+	"sort"
 	"time"
+
+	"github.com/lowflame/lowflame/stack"
 )
 
 // batch gathers what changes between two moments at which readers may look, so
@@ -24,6 +27,8 @@ type pendingChange struct {
 	what What
 	// adds are mappings not yet in img.p.Mappings, in the order they were made.
 	adds []Mapping
+	// low and high bound the addresses of adds, when there are any.
+	low, high stack.Addr
 	// draft says that img.p is a copy nobody else has seen, to be changed.
 	draft bool
 }
@@ -179,6 +184,10 @@ func (b *batch) mapped(img *image, m Mapping, at uint64) {
 		// The kernel maps the executable before its interpreter (load_elf_binary).
 		c.img.p.Exe = m.Path
 	}
+	if len(c.adds) == 0 {
+		c.low, c.high = m.Begin, m.End
+	}
+	c.low, c.high = min(c.low, m.Begin), max(c.high, m.End)
 	if c.adds = append(c.adds, m); len(c.adds) >= maxAdds {
 		b.flush(img)
 	}
@@ -187,7 +196,7 @@ func (b *batch) mapped(img *image, m Mapping, at uint64) {
 // retire keeps the mappings of img for the samples taken before m replaces some
 // of them: one library closed, another loaded in its place.
 func (b *batch) retire(img *image, m Mapping, at uint64) {
-	if !overlaps(img.p.Mappings, m) && !overlaps(b.waiting(img), m) {
+	if !overlapsSorted(img.p.Mappings, m) && !b.overlapsWaiting(img, m) {
 		return
 	}
 	b.flush(img)
@@ -197,8 +206,19 @@ func (b *batch) retire(img *image, m Mapping, at uint64) {
 	img.past = append(img.past, past{until: at, mappings: img.p.Mappings})
 }
 
-func overlaps(ms []Mapping, m Mapping) bool {
-	return slices.ContainsFunc(ms, func(old Mapping) bool { return old.Begin < m.End && m.Begin < old.End })
+// overlapsSorted reports whether m overlaps one of ms, which are sorted and do
+// not overlap.
+func overlapsSorted(ms []Mapping, m Mapping) bool {
+	i := sort.Search(len(ms), func(i int) bool { return ms[i].End > m.Begin })
+	return i < len(ms) && ms[i].Begin < m.End
+}
+
+func (b *batch) overlapsWaiting(img *image, m Mapping) bool {
+	c := b.changes[img.p.ID]
+	if c == nil || len(c.adds) == 0 || m.Begin >= c.high || m.End <= c.low {
+		return false
+	}
+	return slices.ContainsFunc(c.adds, func(old Mapping) bool { return old.Begin < m.End && m.Begin < old.End })
 }
 
 func (b *batch) waiting(img *image) []Mapping {

@@ -20,9 +20,9 @@ type FileOff uint64
 type Trace struct {
 	Kernel []Addr
 	User   []Addr
-	// UserLeafExact is a set of indexes into User, beyond 0, whose address is
-	// an interrupted instruction rather than a return address: the frame below
-	// a signal frame. Nil in nearly every trace.
+	// Interrupted lists the indexes into User, beyond 0, whose address is an
+	// interrupted instruction rather than a return address: the frame below a
+	// signal frame. Nil in nearly every trace.
 	Interrupted []int
 	// Stop says why the user walk ended.
 	Stop Stop

@@ -16,7 +16,7 @@ const maxDebugFrame = 64 << 20
 
 // Build returns the unwind table of o, from .eh_frame, from .debug_frame for
 // code that .eh_frame lacks, from .gopclntab for Go code, and for functions that
-// only symbols tell of from their instructions (x86-64 only).
+// only symbols tell of from their instructions.
 //
 // Only code in executable segments is covered. Build does not retain o. It
 // returns ErrNoCFI if there is nothing to build from; with any other error the

@@ -198,8 +198,7 @@ func (f *codeFlow) arrive(p *flowPath) (again, ok bool) {
 		return false, true
 	}
 	old := f.states[c.state-1]
-	both, ok := old.meet(p.state)
-	if !ok {
+	if !old.fits(&p.state) {
 		if f.trial != nil {
 			return false, false
 		}
@@ -210,9 +209,14 @@ func (f *codeFlow) arrive(p *flowPath) (again, ok bool) {
 			return false, true
 		case c.after:
 			f.kill(c.call)
+			return false, false
 		}
-		return false, false
+		// With a frame pointer the depth is anything: arrays of variable size.
+		if !old.framed() || old.fp != p.state.fp {
+			return false, false
+		}
 	}
+	both := old.meet(p.state)
 	if both == old {
 		return false, true
 	}

@@ -23,15 +23,7 @@ func (f *codeFlow) guess() bool {
 		slices.Sort(f.switches)
 		f.switches = slices.Compact(f.switches)
 		f.budget -= len(f.code) / 8
-		for off := uint32(0); off < uint32(len(f.code)); {
-			if c := f.at[off]; c.state != 0 {
-				off += uint32(max(c.size, 1))
-				continue
-			}
-			if in, ok := decodeX86(f.code[off:]); ok && (in.op == x86Nop || in.op == x86Trap) {
-				off += uint32(in.size)
-				continue
-			}
+		for off := f.unreached(0); off < uint32(len(f.code)); off = f.unreached(off) {
 			if f.budget -= 8; f.budget < 0 {
 				return false
 			}
@@ -45,6 +37,23 @@ func (f *codeFlow) guess() bool {
 		}
 	}
 	return true
+}
+
+// unreached returns where the first instruction from off on is that no flow
+// reaches, but for padding.
+func (f *codeFlow) unreached(off uint32) uint32 {
+	for off < uint32(len(f.code)) {
+		if c := f.at[off]; c.state != 0 {
+			off += uint32(max(c.size, 1))
+			continue
+		}
+		in, ok := decodeX86(f.code[off:])
+		if !ok || in.op != x86Nop && in.op != x86Trap {
+			break
+		}
+		off += uint32(in.size)
+	}
+	return off
 }
 
 // try looks for the state at off.

@@ -88,24 +88,23 @@ func (c *codeScan) find(pc uint64) int {
 // neither rules nor the size for that to be seen.
 func (c *codeScan) run() (rows, small []span) {
 	c.flow.noReturn, c.flow.entry = c.noReturn, c.entry
-	for i := range c.funcs {
-		c.funcs[i].pending = true
-		c.steps += maxScanSteps * int(c.funcs[i].end-c.funcs[i].begin)
-	}
 	visit := c.visit
 	c.visit = nil
+	// Those that cannot return go first, since others call them.
+	for i := range c.funcs {
+		f := &c.funcs[i]
+		c.steps += maxScanSteps * int(f.end-f.begin)
+		f.pending = c.load(f) && bytes.IndexByte(c.flow.code, 0xc3) < 0
+	}
+	c.round()
+	for i := range c.funcs {
+		f := &c.funcs[i]
+		f.pending = f.pending || !f.ok
+	}
 	for range maxScanRounds {
-		n := 0
-		for i := range c.funcs {
-			if c.funcs[i].pending {
-				n++
-				c.function(i)
-			}
-		}
-		if n == 0 {
+		if !c.round() {
 			break
 		}
-		c.propagate()
 	}
 	if c.visit = visit; visit != nil {
 		for i := range c.funcs {
@@ -125,6 +124,22 @@ func (c *codeScan) run() (rows, small []span) {
 		}
 	}
 	return rows, small
+}
+
+// round looks at all functions that are pending. It returns whether there were
+// any.
+func (c *codeScan) round() bool {
+	any := false
+	for i := range c.funcs {
+		if c.funcs[i].pending {
+			any = true
+			c.function(i)
+		}
+	}
+	if any {
+		c.propagate()
+	}
+	return any
 }
 
 // function looks at one function.
@@ -157,12 +172,7 @@ func (c *codeScan) function(i int) {
 // follow follows the flow through fn.
 func (c *codeScan) follow(fn *codeFunc) bool {
 	f := &c.flow
-	size := int(fn.end - fn.begin)
-	if cap(c.buf) < size {
-		c.buf = make([]byte, size)
-	}
-	f.code, f.begin = c.buf[:size], fn.begin
-	if c.read(f.code, fn.begin) < size || bytes.HasPrefix(f.code, AMD64.sigreturnCode()) {
+	if !c.load(fn) || bytes.HasPrefix(f.code, AMD64.sigreturnCode()) {
 		return false
 	}
 	var seeds []flowEdge
@@ -173,11 +183,21 @@ func (c *codeScan) follow(fn *codeFunc) bool {
 		return false
 	}
 	// Loops in which less is known than was thought are followed again.
-	f.budget = min(c.steps, 16*size)
+	f.budget = min(c.steps, 16*len(f.code))
 	c.steps -= f.budget
 	ok := f.follow(seeds)
 	c.steps += max(f.budget, 0)
 	return ok
+}
+
+// load reads the code of fn.
+func (c *codeScan) load(fn *codeFunc) bool {
+	size := int(fn.end - fn.begin)
+	if cap(c.buf) < size {
+		c.buf = make([]byte, size)
+	}
+	c.flow.code, c.flow.begin = c.buf[:size], fn.begin
+	return c.read(c.flow.code, fn.begin) == size
 }
 
 // leave sorts out the jumps out of a function. It returns false if one of them
@@ -316,12 +336,19 @@ func (c *codeScan) unknown(from, to uint32) (Rule, bool) {
 
 // rule returns the rule that says what s says.
 func (s *codeState) rule(wide *wideSet) Rule {
-	row := frameState{cfaReg: x86RBP, cfaOff: int64(s.fp)}
-	if s.fp == regCaller || s.fp == regUnknown || s.fp < 16 {
+	row := frameState{}
+	switch {
+	case s.framed() && s.fp >= 16:
+		row.cfaReg, row.cfaOff = x86RBP, int64(s.fp)
+	case s.sp != regUnknown:
 		row.cfaReg, row.cfaOff = x86RSP, int64(s.sp)
-		if s.sp == regUnknown {
-			return wide.rule(lost())
-		}
+	// No call leaves these two alone, so they are of use in the top frame.
+	case s.r11 != regUnknown:
+		row.cfaReg, row.cfaOff = encR11, int64(s.r11)
+	case s.r10 != regUnknown:
+		row.cfaReg, row.cfaOff = encR10, int64(s.r10)
+	default:
+		return wide.rule(lost())
 	}
 	row.ra = regRule{how: placeCFA, off: -8}
 	switch {

@@ -83,13 +83,19 @@ func plus(v, bytes int32) int32 {
 	return int32(sum)
 }
 
-// meet returns what is known where two paths join, false if they cannot both be
-// right: compilers have RSP at one depth wherever paths join, but for loops
-// whose RSP is not known anyway.
-func (s codeState) meet(t codeState) (codeState, bool) {
-	if s.sp != t.sp && s.sp != regUnknown && t.sp != regUnknown {
-		return s, false
-	}
+// framed reports whether RBP is the frame pointer.
+func (s *codeState) framed() bool {
+	return s.fp != regCaller && s.fp != regUnknown
+}
+
+// fits reports whether s and t can both be right where two paths join. Compilers
+// have RSP at one depth there, but for loops in which that is not known anyway.
+func (s *codeState) fits(t *codeState) bool {
+	return s.sp == t.sp || s.sp == regUnknown || t.sp == regUnknown
+}
+
+// meet returns what is known where two paths join.
+func (s codeState) meet(t codeState) codeState {
 	if s.sp != t.sp {
 		s.sp = regUnknown
 	}
@@ -108,7 +114,7 @@ func (s codeState) meet(t codeState) (codeState, bool) {
 	if s.kept != t.kept || s.keeper != t.keeper {
 		s.kept, s.keeper = 0, 0
 	}
-	return s, true
+	return s
 }
 
 // returns reports whether the stack is as a return or a tail call needs it.

@@ -19,6 +19,9 @@ const (
 	// maxRelocs bounds the relocations read, bytes.
 	maxRelocs = 64 << 20
 	relaSize  = 24 // Elf64_Rela
+	// maxUnsized bounds hand-written functions whose symbol has no size. They
+	// end before the next one.
+	maxUnsized = 1 << 14
 )
 
 // findCode returns the rows of functions that src leaves without, as
@@ -27,7 +30,7 @@ func findCode(o *objfile.Object, src *sources, gaps []gap) (rows, small []span) 
 	if len(gaps) == 0 {
 		return nil, nil
 	}
-	syms := codeSyms{o: o, segs: src.segs}
+	syms := codeSyms{o: o, segEnd: src.code}
 	if !syms.read(gaps) {
 		return nil, nil
 	}
@@ -80,9 +83,11 @@ func (c *coverage) row(pc uint64, r Rule) {
 
 // codeSyms is what symbols say of code.
 type codeSyms struct {
-	o     *objfile.Object
-	segs  []gap
-	funcs []funcSym
+	o *objfile.Object
+	// segEnd returns where the executable segment that holds an address ends, 0
+	// if none does.
+	segEnd func(pc uint64) uint64
+	funcs  []funcSym
 	// endless are functions known by name never to return, slots the words
 	// that the dynamic linker writes the addresses of such functions to.
 	endless map[uint64]bool
@@ -115,6 +120,9 @@ func (c *codeSyms) read(gaps []gap) bool {
 	n := 0
 	c.eachFunc(syms, func(s objfile.Symbol) bool {
 		f := funcSym{begin: uint64(s.Value), end: uint64(s.Value) + s.Size}
+		if s.Size == 0 {
+			f.end = min(f.begin+maxUnsized, c.segEnd(f.begin))
+		}
 		if name, err := names.Bytes(s.Name); err == nil {
 			f.part = isPart(name)
 			// A program's own err may well return.
@@ -136,18 +144,16 @@ func (c *codeSyms) read(gaps []gap) bool {
 func (c *codeSyms) eachFunc(syms *objfile.Symbols, yield func(objfile.Symbol) bool) {
 	// An error ends the list early.
 	_ = syms.All(func(_ int, s objfile.Symbol) bool {
-		if s.Section == elf.SHN_UNDEF || s.Section == elf.SHN_ABS || s.Size == 0 {
+		if s.Section == elf.SHN_UNDEF || s.Section == elf.SHN_ABS {
 			return true
 		}
 		if s.Type != elf.STT_FUNC && s.Type != elf.STT_GNU_IFUNC {
 			return true
 		}
-		for _, seg := range c.segs {
-			if pc := uint64(s.Value); pc >= seg.begin && pc < seg.end && s.Size <= seg.end-pc {
-				return yield(s)
-			}
+		if end := c.segEnd(uint64(s.Value)); s.Size > end-uint64(s.Value) || end == 0 {
+			return true
 		}
-		return true
+		return yield(s)
 	})
 }
 

@@ -23,8 +23,10 @@ type goText struct {
 	arch goArch
 	wide *wideSet
 	rows []span
-	code []byte // of the function being read
-	err  error  // the first
+	// text holds the code at textAt, read ahead: functions come in order.
+	text   []byte
+	textAt uint64
+	err    error // the first
 }
 
 // goArch is what differs between machines.
@@ -182,11 +184,7 @@ func (g *goText) read(fn *goFunc, f gopclntab.Func) {
 		// change of the stack pointer.
 		size = min(size, 256)
 	}
-	if uint64(cap(g.code)) < size {
-		g.code = make([]byte, maxGoCode)
-	}
-	n, _ := g.o.ReadAt(g.code[:size], stack.LinkAddr(fn.begin))
-	fn.code = g.code[:n]
+	fn.code = g.code(fn.begin, size)
 	pc := fn.begin
 	err := g.t.SPDeltas(f, func(end stack.LinkAddr, delta int32) bool {
 		if n := len(fn.deltas); n == 0 || fn.deltas[n-1].n != delta {
@@ -198,6 +196,23 @@ func (g *goText) read(fn *goFunc, f gopclntab.Func) {
 	if err != nil {
 		g.fail(err)
 	}
+}
+
+// textAhead is how much code is read at a time.
+const textAhead = 64 << 10
+
+// code returns up to size bytes of code at pc, less where the file ends. They are
+// valid until the next call.
+func (g *goText) code(pc, size uint64) []byte {
+	if pc < g.textAt || pc+size > g.textAt+uint64(len(g.text)) {
+		if g.text == nil {
+			g.text = make([]byte, textAhead)
+		}
+		n, _ := g.o.ReadAt(g.text[:textAhead], stack.LinkAddr(pc))
+		g.text, g.textAt = g.text[:n], pc
+	}
+	off := pc - g.textAt
+	return g.text[off:min(off+size, uint64(len(g.text)))]
 }
 
 // at returns the code from pc on.

@@ -16,6 +16,9 @@ type Frame struct {
 	Exact bool
 	// FPLost is set if FP is not known.
 	FPLost bool
+	// FPWalked is set if the frame was found by KindFPWalk: code generated at
+	// run time called it, or was called by it.
+	FPWalked bool
 }
 
 // Lookup is the address to look tables up with: PC, or for a return address
@@ -59,6 +62,11 @@ type stepper struct {
 func (s *stepper) apply(rule Rule) (Frame, stack.Stop) {
 	switch rule.Kind() {
 	case KindNone:
+		if s.f.FPWalked {
+			// A runtime's own code between frames of code it generated keeps
+			// frame pointers as that does: V8's embedded builtins.
+			return s.fpWalk()
+		}
 		return Frame{}, stack.StopNoRule
 	case KindEnd:
 		return Frame{}, stack.StopEnd
@@ -186,6 +194,7 @@ func (s *stepper) fpWalk() (Frame, stack.Stop) {
 		return Frame{}, stack.StopFPImplausible
 	}
 	next := s.caller(fp + 16)
+	next.FPWalked = true
 	if !s.read(fp, &next.FP) {
 		return next, stack.StopReadStack
 	}

@@ -337,9 +337,14 @@ func (d *x86Decoder) meaning() {
 			d.means(x86MovImm, d.rmOp, regNone)
 		}
 	}
-	if !d.wide() {
-		return
+	if d.wide() {
+		d.meaning64()
 	}
+}
+
+// meaning64 is meaning for those that only do so with operands of 64 bits.
+func (d *x86Decoder) meaning64() {
+	in := &d.inst
 	switch d.op {
 	case 0x89:
 		if d.modReg {

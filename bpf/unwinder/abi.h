@@ -84,7 +84,9 @@ struct unw_mapping {
 	u8 shift; /* log2 of the page size, bytes */
 	u8 kind;  /* enum unw_map_kind */
 	u16 reserved16;
-	u64 reserved64[2];
+	u32 generation; /* of the extent: another's after reuse */
+	u32 reserved32;
+	u64 reserved64;
 };
 _Static_assert(sizeof(struct unw_mapping) * UNW_CHUNK_ENTRIES == 1 << 20, "chunks are 1 MiB");
 

@@ -22,7 +22,6 @@ enum {
 	REG_LR = 30,
 	REG_SP = 31,
 	REG_PC = 32,
-	KERNEL_STACK_BYTES = 16384,
 };
 
 #define IS_KERNEL_IP(ip) ((s64)(ip) < 0)

@@ -19,9 +19,6 @@ enum {
 	REG_FP = 6, /* x86-64 psABI fig. 3.36 */
 	REG_SP = 7,
 	REG_PC = 16,
-	/* THREAD_SIZE without KASAN; pt_regs end there (TOP_OF_KERNEL_STACK_PADDING
-	 * is 0 on every kernel that lacks bpf_task_pt_regs). */
-	KERNEL_STACK_BYTES = 16384,
 };
 
 #define IS_KERNEL_IP(ip) ((s64)(ip) < 0)

@@ -25,6 +25,8 @@ type cpuEvent struct {
 // Start attaches the program to the process tracepoints and then to a timer on
 // every online CPU.
 func (u *Unwinder) Start() error {
+	u.attachMu.Lock()
+	defer u.attachMu.Unlock()
 	if err := u.attachTracepoints(); err != nil {
 		return err
 	}
@@ -32,11 +34,6 @@ func (u *Unwinder) Start() error {
 	if err != nil {
 		return err
 	}
-	rate, err := maxSampleRate()
-	if err != nil {
-		return err
-	}
-	u.cfg.Frequency = min(u.cfg.Frequency, rate)
 	for _, cpu := range cpus {
 		e, err := openCPU(cpu, u.cfg.Frequency, u.objs.UnwSample)
 		if errors.Is(err, unix.ENODEV) { // went offline meanwhile
@@ -57,6 +54,8 @@ func (u *Unwinder) Frequency() int { return u.cfg.Frequency }
 // TimerNS is how long the events of all CPUs have been counting, in ns: divided
 // by the period, how often they should have fired.
 func (u *Unwinder) TimerNS() (uint64, error) {
+	u.attachMu.Lock()
+	defer u.attachMu.Unlock()
 	var total uint64
 	for _, e := range u.cpus {
 		var count uint64
@@ -68,8 +67,11 @@ func (u *Unwinder) TimerNS() (uint64, error) {
 	return total, nil
 }
 
-// Stop ends sampling; samples already taken can still be drained.
+// Stop ends sampling; samples already taken can still be drained. It may be
+// called more than once.
 func (u *Unwinder) Stop() error {
+	u.attachMu.Lock()
+	defer u.attachMu.Unlock()
 	var errs []error
 	for _, e := range u.cpus {
 		if e.link != nil {

@@ -44,7 +44,9 @@ type bpfUnwMapping struct {
 	Shift      uint8
 	Kind       uint8
 	Reserved16 uint16
-	Reserved64 [2]uint64
+	Generation uint32
+	Reserved32 uint32
+	Reserved64 uint64
 }
 
 type bpfUnwProc struct {
@@ -90,10 +92,13 @@ type bpfUnwState struct {
 	Interrupted uint8
 	FpKnown     uint8
 	Jumped      uint8
+	FpWalked    uint8
 	Signals     uint8
+	_           [3]byte
 	KernelN     uint32
 	Refills     uint32
 	Proc        bpfUnwProc
+	_           [4]byte
 	Map         bpfUnwMapping
 	WindowAt    uint64
 	WindowN     uint64
@@ -165,6 +170,7 @@ const (
 	bpfProgUnwSample      = "unw_sample"
 	bpfVarCfgFilter       = "cfg_filter"
 	bpfVarCfgFollow       = "cfg_follow"
+	bpfVarCfgKernelStack  = "cfg_kernel_stack"
 	bpfVarCfgNoKernel     = "cfg_no_kernel"
 	bpfVarCfgSelf         = "cfg_self"
 	bpfVarCfgTaskPtRegs   = "cfg_task_pt_regs"
@@ -243,13 +249,14 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	CfgFilter     *ebpf.VariableSpec `ebpf:"cfg_filter"`
-	CfgFollow     *ebpf.VariableSpec `ebpf:"cfg_follow"`
-	CfgNoKernel   *ebpf.VariableSpec `ebpf:"cfg_no_kernel"`
-	CfgSelf       *ebpf.VariableSpec `ebpf:"cfg_self"`
-	CfgTaskPtRegs *ebpf.VariableSpec `ebpf:"cfg_task_pt_regs"`
-	CfgThreads    *ebpf.VariableSpec `ebpf:"cfg_threads"`
-	CfgWakeBytes  *ebpf.VariableSpec `ebpf:"cfg_wake_bytes"`
+	CfgFilter      *ebpf.VariableSpec `ebpf:"cfg_filter"`
+	CfgFollow      *ebpf.VariableSpec `ebpf:"cfg_follow"`
+	CfgKernelStack *ebpf.VariableSpec `ebpf:"cfg_kernel_stack"`
+	CfgNoKernel    *ebpf.VariableSpec `ebpf:"cfg_no_kernel"`
+	CfgSelf        *ebpf.VariableSpec `ebpf:"cfg_self"`
+	CfgTaskPtRegs  *ebpf.VariableSpec `ebpf:"cfg_task_pt_regs"`
+	CfgThreads     *ebpf.VariableSpec `ebpf:"cfg_threads"`
+	CfgWakeBytes   *ebpf.VariableSpec `ebpf:"cfg_wake_bytes"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -307,13 +314,14 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	CfgFilter     *ebpf.Variable `ebpf:"cfg_filter"`
-	CfgFollow     *ebpf.Variable `ebpf:"cfg_follow"`
-	CfgNoKernel   *ebpf.Variable `ebpf:"cfg_no_kernel"`
-	CfgSelf       *ebpf.Variable `ebpf:"cfg_self"`
-	CfgTaskPtRegs *ebpf.Variable `ebpf:"cfg_task_pt_regs"`
-	CfgThreads    *ebpf.Variable `ebpf:"cfg_threads"`
-	CfgWakeBytes  *ebpf.Variable `ebpf:"cfg_wake_bytes"`
+	CfgFilter      *ebpf.Variable `ebpf:"cfg_filter"`
+	CfgFollow      *ebpf.Variable `ebpf:"cfg_follow"`
+	CfgKernelStack *ebpf.Variable `ebpf:"cfg_kernel_stack"`
+	CfgNoKernel    *ebpf.Variable `ebpf:"cfg_no_kernel"`
+	CfgSelf        *ebpf.Variable `ebpf:"cfg_self"`
+	CfgTaskPtRegs  *ebpf.Variable `ebpf:"cfg_task_pt_regs"`
+	CfgThreads     *ebpf.Variable `ebpf:"cfg_threads"`
+	CfgWakeBytes   *ebpf.Variable `ebpf:"cfg_wake_bytes"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

@@ -82,7 +82,7 @@ static __always_inline int find_mapping(struct unw_state *s, u64 pc)
 	if (lo == s->proc.off)
 		return -1;
 	s->map = chunk->mappings[(lo - 1) & (UNW_CHUNK_ENTRIES - 1)];
-	if (pc < s->map.begin || pc >= s->map.end) {
+	if (pc < s->map.begin || pc >= s->map.end || s->map.generation != s->proc.generation) {
 		s->map.begin = s->map.end = 0;
 		return -1;
 	}

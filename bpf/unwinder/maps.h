@@ -5,13 +5,14 @@
 
 /* Options: set before the program is loaded, so that the verifier drops the
  * branches not taken. */
-const volatile u8 cfg_filter;	    /* sample only tgids in unw_filter */
-const volatile u8 cfg_follow;	    /* children of those are sampled too */
-const volatile u8 cfg_threads;	    /* tell threads apart by tid */
-const volatile u8 cfg_task_pt_regs; /* bpf_task_pt_regs is there: 5.15 */
-const volatile u8 cfg_no_kernel;    /* leave kernel stacks out */
-const volatile u32 cfg_self;	    /* tgid never sampled, 0 for none */
-const volatile u32 cfg_wake_bytes;  /* wake the reader of unw_traces at this fill */
+const volatile u8 cfg_filter;	     /* sample only tgids in unw_filter */
+const volatile u8 cfg_follow;	     /* children of those are sampled too */
+const volatile u8 cfg_threads;	     /* tell threads apart by tid */
+const volatile u8 cfg_task_pt_regs;  /* bpf_task_pt_regs is there: 5.15 */
+const volatile u8 cfg_no_kernel;     /* leave kernel stacks out */
+const volatile u32 cfg_kernel_stack; /* THREAD_SIZE, bytes */
+const volatile u32 cfg_self;	     /* tgid never sampled, 0 for none */
+const volatile u32 cfg_wake_bytes;   /* wake the reader of unw_traces at this fill */
 
 /* Parity of the window being counted: flipped by user space, which then waits
  * for every CPU to leave the program (membarrier) and drains the other side. */
@@ -102,8 +103,9 @@ struct unw_state {
 	u32 user_n;
 	u8 interrupted; /* pc is an interrupted instruction: regs are its */
 	u8 fp_known;
-	u8 jumped;  /* the stack pointer may go anywhere in this step */
-	u8 signals; /* a signal frame was crossed: regs are not the sample's */
+	u8 jumped;    /* the stack pointer may go anywhere in this step */
+	u8 fp_walked; /* this frame was found by KIND_FP_WALK */
+	u8 signals;   /* a signal frame was crossed: regs are not the sample's */
 	u32 kernel_n;
 	u32 refills;
 	struct unw_proc proc;

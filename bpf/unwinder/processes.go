@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/lowflame/lowflame/unwind"
 )
@@ -20,6 +21,9 @@ var ErrMappingsFull = errors.New("no room for the mappings of another process")
 const (
 	maxChunks     = 64
 	chunkMappings = 1 << 14
+	// maxProcessMappings keeps one process from taking all there is. Samples
+	// of a process with more arrive raw.
+	maxProcessMappings = 1 << 12
 	// extentGrace is how long a replaced extent is left alone: far longer than
 	// a walk, or a child that inherited it, can go on using it.
 	extentGrace = time.Second
@@ -116,14 +120,21 @@ func (a *processArena) set(pid uint32, ms []Mapping) error {
 	defer a.mu.Unlock()
 	e, err := a.alloc(uint32(len(entries)))
 	if err != nil {
-		return err
+		// The old mappings must not be used for what is mapped now.
+		return errors.Join(err, a.drop(pid))
 	}
-	copy(a.chunks[e.chunk].mappings[e.span.off:], entries)
 	a.generation++
 	e.generation = a.generation
+	for i := range entries {
+		entries[i].Generation = e.generation
+	}
+	copy(a.chunks[e.chunk].mappings[e.span.off:], entries)
 	if err := a.u.objs.UnwProcs.Put(pid, e.proc(0)); err != nil {
 		a.chunks[e.chunk].free.give(e.span)
-		return err
+		if errors.Is(err, unix.E2BIG) { // kernel: htab_map_update_elem, the map is full
+			err = fmt.Errorf("%w: %w", ErrMappingsFull, err)
+		}
+		return errors.Join(err, a.drop(pid))
 	}
 	a.retire(pid)
 	a.extents[pid] = e
@@ -153,6 +164,11 @@ func (a *processArena) settle(pid uint32) error {
 func (a *processArena) remove(pid uint32) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.drop(pid)
+}
+
+// drop has the program forget a process.
+func (a *processArena) drop(pid uint32) error {
 	err := a.u.objs.UnwProcs.Delete(pid)
 	a.retire(pid)
 	delete(a.extents, pid)
@@ -181,8 +197,8 @@ func (a *processArena) reclaim() {
 }
 
 func (a *processArena) alloc(n uint32) (extent, error) {
-	if n > chunkMappings {
-		return extent{}, fmt.Errorf("%d executable mappings: at most %d are kept: %w", n, chunkMappings, ErrMappingsFull)
+	if n > maxProcessMappings {
+		return extent{}, fmt.Errorf("%d executable mappings: at most %d are kept: %w", n, maxProcessMappings, ErrMappingsFull)
 	}
 	a.reclaim()
 	for i, c := range a.chunks {

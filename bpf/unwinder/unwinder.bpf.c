@@ -83,14 +83,15 @@ static __always_inline int load_user_regs(struct bpf_perf_event_data *ctx, struc
 		READ_FIELD(mm, task, mm);
 		READ_FIELD(flags, task, flags);
 		READ_FIELD(at, task, stack);
-		at += KERNEL_STACK_BYTES - KERNEL_SIZEOF(struct pt_regs);
+		at += cfg_kernel_stack - KERNEL_SIZEOF(struct pt_regs);
 	}
 	if (!mm || (flags & PF_KTHREAD))
 		return -1;
 	if (bpf_probe_read_kernel(regs, sizeof(*regs), (void *)at))
 		return -1;
 	LOAD_REGS(s, regs);
-	return 0;
+	/* Workers the kernel makes in a process (io_uring, vhost) have no user side. */
+	return s->pc ? 0 : -1;
 }
 
 static __always_inline void take_kernel_stack(void *ctx, struct unw_state *s,
@@ -294,7 +295,7 @@ int unw_sample(struct bpf_perf_event_data *ctx)
 		return 0;
 	}
 	s->hash = s->user_n = s->refills = 0;
-	s->signals = 0;
+	s->signals = s->fp_walked = 0;
 	s->window_n = 0;
 	s->map.begin = s->map.end = 0;
 	s->proc.generation = s->proc.flags = 0;

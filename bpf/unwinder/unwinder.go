@@ -43,8 +43,6 @@ type Config struct {
 type Unwinder struct {
 	cfg    Config
 	objs   bpfObjects
-	cpus   []cpuEvent
-	links  []link.Link
 	window *uint64 // parity of the window being counted, shared with BPF
 	pages  [][]byte
 	traces *ringbuf.Reader
@@ -52,6 +50,10 @@ type Unwinder struct {
 
 	tables    tableArena
 	processes processArena
+
+	attachMu sync.Mutex // guards cpus and links
+	cpus     []cpuEvent
+	links    []link.Link
 
 	drainMu sync.Mutex // held by Drain
 	flushed chan struct{}
@@ -81,6 +83,11 @@ func Open(cfg Config) (*Unwinder, error) {
 		cfg.MaxProcesses = defaultMaxProcesses
 	}
 	u := &Unwinder{cfg: cfg, flushed: make(chan struct{}, 1), rawDone: make(chan struct{}, 1)}
+	rate, err := maxSampleRate()
+	if err != nil {
+		return nil, err
+	}
+	u.cfg.Frequency = min(u.cfg.Frequency, rate)
 	u.pending[0] = make(map[bpfUnwKey]traceRecord)
 	u.pending[1] = make(map[bpfUnwKey]traceRecord)
 	if err := u.load(); err != nil {
@@ -95,11 +102,11 @@ func (u *Unwinder) load() error {
 	if err != nil {
 		return fmt.Errorf("read the BPF object: %w", err)
 	}
-	cpus, err := ebpf.PossibleCPU()
+	cpus, err := OnlineCPUs()
 	if err != nil {
 		return fmt.Errorf("count CPUs: %w", err)
 	}
-	u.size(spec, cpus)
+	u.size(spec, len(cpus))
 	if err := u.configure(spec); err != nil {
 		return err
 	}
@@ -123,7 +130,7 @@ func (u *Unwinder) load() error {
 }
 
 // size sets the number of entries of every map from the rate, the window and
-// the number of possible CPUs: a window has Frequency*CPUs samples a second, each
+// the number of online CPUs: a window has Frequency*CPUs samples a second, each
 // of which can be a new stack. There is room for four windows, because a busy
 // machine may let us drain late.
 func (u *Unwinder) size(spec *ebpf.CollectionSpec, cpus int) {
@@ -150,6 +157,8 @@ func (u *Unwinder) configure(spec *ebpf.CollectionSpec) error {
 		bpfVarCfgNoKernel:   flag(u.cfg.NoKernel),
 		bpfVarCfgTaskPtRegs: flag(taskPtRegs == nil),
 		bpfVarCfgWakeBytes:  wake,
+		// kernel: THREAD_SIZE is 16 KiB, or a page where that is more (arm64).
+		bpfVarCfgKernelStack: uint32(max(16<<10, os.Getpagesize())),
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return fmt.Errorf("set %s: %w", name, err)

@@ -40,6 +40,11 @@ static __always_inline u32 apply_wide(struct unw_state *s, struct unw_shard *sha
 		return read_word(s, cfa + ra_arg, &c->pc) ? UNW_STOP_READ_STACK : UNW_STOP_NONE;
 	if (ra_how == UNW_WHERE_REG)
 		return get_reg(s, ra_arg, &c->pc) ? UNW_STOP_UNSUPPORTED_RULE : UNW_STOP_NONE;
+	if (ra_how == UNW_WHERE_FP) {
+		if (!s->fp_known)
+			return UNW_STOP_UNSUPPORTED_RULE;
+		return read_word(s, s->fp + ra_arg, &c->pc) ? UNW_STOP_READ_STACK : UNW_STOP_NONE;
+	}
 	if (ra_how == UNW_WHERE_SAME)
 		return return_in_link_register(s, c);
 	return UNW_STOP_UNSUPPORTED_RULE;
@@ -111,17 +116,23 @@ static __always_inline u32 step(struct unw_state *s)
 	} else if (s->map.kind == UNW_MAP_MISSING) {
 		return UNW_STOP_TABLE_MISSING;
 	} else if (s->map.kind == UNW_MAP_NO_RULE) {
-		return UNW_STOP_NO_RULE;
+		rule = UNW_KIND_NONE;
 	}
 	switch (rule & 15) {
 	case UNW_KIND_NONE:
-		return UNW_STOP_NO_RULE;
+		/* A runtime's own code between frames of code it generated keeps
+		 * frame pointers as that does: V8's embedded builtins. */
+		if (!s->fp_walked)
+			return UNW_STOP_NO_RULE;
+		rule = UNW_KIND_FP_WALK;
+		break;
 	case UNW_KIND_END:
 		return UNW_STOP_END;
 	case UNW_KIND_SIGNAL:
 		return apply_signal(s);
 	}
 	s->jumped = 0;
+	s->fp_walked = (rule & 15) == UNW_KIND_FP_WALK;
 	if (shard)
 		stop = apply_rule(s, shard, rule, &c);
 	else

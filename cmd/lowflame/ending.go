@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -45,9 +46,9 @@ func (e *ending) begin(ctx context.Context) {
 func (e *ending) runCommand() {
 	defer e.stop()
 	defer close(e.exited)
-	if e.err = e.cmd.run(); e.err == nil {
-		e.status, e.err = e.cmd.wait()
-	}
+	released := e.cmd.run()
+	status, err := e.cmd.wait()
+	e.status, e.err = status, errors.Join(released, err)
 }
 
 // watchPIDs ends the recording when no process of those asked for is left.
@@ -71,29 +72,38 @@ func (e *ending) watchPIDs(ctx context.Context) {
 	}
 }
 
-// commandGrace is how long a command may take to end on SIGTERM.
-const commandGrace = 5 * time.Second
+// How long a command may take to end: by itself on the SIGINT that a terminal
+// sends it too, and on our SIGTERM.
+const (
+	interruptGrace = 2 * time.Second
+	commandGrace   = 5 * time.Second
+)
 
 // finish waits for everything begin started and returns the command's status.
-// A command that still runs is ended.
-func (e *ending) finish() (int, error) {
+// A command that still runs is ended; one that was interrupted with us is given
+// the time to end by itself first.
+func (e *ending) finish(interrupted bool) (int, error) {
 	e.stop()
 	switch {
 	case e.cmd == nil:
 	case e.exited == nil: // sampling never began
 		e.cmd.abandon()
 	default:
-		e.endCommand()
+		e.endCommand(interrupted)
 	}
 	e.wg.Wait()
 	return e.status, e.err
 }
 
-func (e *ending) endCommand() {
+func (e *ending) endCommand(interrupted bool) {
+	grace := time.Duration(0)
+	if interrupted {
+		grace = interruptGrace
+	}
 	select {
 	case <-e.exited:
 		return
-	default:
+	case <-time.After(grace):
 	}
 	// Errors mean that it has ended by itself meanwhile.
 	_ = unix.Kill(int(e.cmd.pid()), unix.SIGTERM)

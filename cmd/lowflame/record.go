@@ -84,8 +84,9 @@ func (c *recordCmd) record(format file.Format) error {
 	if err := preflight.Required(); err != nil {
 		return err
 	}
-	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer cancel()
+	context.AfterFunc(ctx, cancel) // a second Ctrl-C ends lowflame as it is
 	cfg := agent.Config{
 		Frequency: c.Frequency, Window: window, PIDs: c.PID, Threads: c.Threads, NoKernel: c.ExcludeKernel,
 		Follow: c.Follow != nil && *c.Follow, Logger: newLogger(c.LogLevel),
@@ -125,32 +126,36 @@ func (c *recordCmd) run(ctx context.Context, session *agent.Session, cmd *child,
 	if got := session.Frequency(); got != c.Frequency {
 		fmt.Fprintf(os.Stderr, "lowflame: sampling at %d Hz, not %d: see sysctl kernel.perf_event_max_sample_rate\n", got, c.Frequency)
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	recording, cancel := context.WithCancel(ctx)
 	defer cancel()
 	end := &ending{pids: c.PID, cmd: cmd, duration: c.Duration, stop: cancel}
 	line := newProgress(c.Quiet)
-	err = rec.Run(ctx, func() { end.begin(ctx) }, line.show)
+	err = rec.Run(recording, func() { end.begin(recording) }, line.show)
 	line.clear()
-	status, waitErr := end.finish()
-	if err := errors.Join(err, waitErr); err != nil {
-		return status, err
-	}
+	// Whatever went wrong, what was recorded is written.
+	err = errors.Join(err, c.write(rec, format))
+	status, waitErr := end.finish(ctx.Err() != nil)
+	return status, errors.Join(err, waitErr)
+}
+
+// write writes the profile and says what is in it.
+func (c *recordCmd) write(rec *agent.Recording, format file.Format) error {
 	builder, quality := rec.Result()
 	quality = builder.Quality(quality)
 	profile, err := builder.Profile(quality)
 	if err != nil {
-		return status, err
+		return err
 	}
 	if err := file.Write(c.Output, profile, file.Options{Format: format, Title: c.title()}); err != nil {
-		return status, err
+		return err
 	}
 	if !c.Quiet && c.Top > 0 {
 		if err := file.Top(os.Stderr, profile, c.Top, terminalWidth(os.Stderr)); err != nil {
-			return status, err
+			return err
 		}
 	}
 	fmt.Fprintln(os.Stderr, quality.String())
-	return status, nil
+	return nil
 }
 
 // title says what was recorded.
