@@ -22,7 +22,7 @@ const (
 	MinPresent  = 0.005 // of all samples have each further expected stack
 	// Samples × period against the CPU time used: a hypervisor that takes the CPU
 	// away makes the one longer and not the other.
-	MaxCountOff = 0.25
+	MaxCountOff = 0.20
 )
 
 // Result is what [Check] found.
