@@ -27,11 +27,13 @@ type child struct {
 
 // startChild finds a command and starts a process that will become it. The
 // error is an exitStatus of 126 or 127 when there is nothing to run.
-func startChild(command []string) (*child, error) {
+//
+// With quiet its standard output goes to standard error.
+func startChild(command []string, quiet bool) (*child, error) {
 	path, err := exec.LookPath(command[0])
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "lowflame: %v\n", err)
-		if errors.Is(err, fs.ErrPermission) {
+		if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EISDIR) {
 			return nil, exitStatus(exitCannotRun)
 		}
 		return nil, exitStatus(exitNotFound)
@@ -44,6 +46,9 @@ func startChild(command []string) (*child, error) {
 	// The command is ended by record's own rules, not by a context.
 	cmd := exec.Command("/proc/self/exe", append([]string{execWhenReleased, path}, command...)...) //nolint:noctx // see above
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if quiet {
+		cmd.Stdout = os.Stderr
+	}
 	cmd.ExtraFiles = []*os.File{r}
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", command[0], err), w.Close())

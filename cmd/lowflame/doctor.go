@@ -30,6 +30,11 @@ func (d doctorCmd) Run() error {
 // loadProgram has the kernel's verifier look at the BPF program.
 func loadProgram() preflight.Check {
 	c := preflight.Check{Name: "bpf program", Found: "the kernel accepts it"}
+	if os.Geteuid() != 0 && preflight.Required() != nil {
+		c.State, c.Found = preflight.Warn, "not tried: see the failures above"
+		c.Fix = "Mend those first."
+		return c
+	}
 	if err := agent.Probe(); err != nil {
 		c.State, c.Found = preflight.Fail, err.Error()
 		c.Fix = "If the checks above are fine, this is a kernel lowflame does not know: please report this output."

@@ -16,6 +16,7 @@ import (
 	"github.com/lowflame/lowflame/internal/preflight"
 	"github.com/lowflame/lowflame/pprofexport"
 	"github.com/lowflame/lowflame/pprofexport/file"
+	"github.com/lowflame/lowflame/stack"
 )
 
 type recordCmd struct {
@@ -23,7 +24,7 @@ type recordCmd struct {
 	All           bool          `short:"a" help:"Record the whole machine."`
 	Frequency     int           `short:"F" default:"199" placeholder:"HZ" help:"Samples a second and CPU (${default})."`
 	Duration      time.Duration `short:"d" placeholder:"DURATION" help:"Stop after this long, such as 10s; a command is then ended with SIGTERM. Otherwise until the command or the processes end, or Ctrl-C."`
-	Output        string        `short:"o" default:"profile.pb.gz" placeholder:"FILE" help:"File to write (${default}); - is standard output."`
+	Output        string        `short:"o" placeholder:"FILE" help:"File to write (profile.pb.gz, or as --format says); - is standard output, and the command's own goes to standard error."`
 	Format        string        `placeholder:"FORMAT" help:"pprof, folded, speedscope or flamegraph-html. Otherwise as the file name ends: .pb.gz, .folded, .speedscope.json, .html."`
 	Follow        *bool         `negatable:"" help:"Record child processes too (on with -- CMD, off with -p)."`
 	Threads       bool          `help:"Tell threads apart: adds the label tid."`
@@ -77,7 +78,26 @@ func (c *recordCmd) check() (file.Format, error) {
 			return "", fmt.Errorf("-p: %w", err)
 		}
 	}
-	return file.ParseFormat(c.Format, c.Output)
+	return c.checkOutput()
+}
+
+// checkOutput finds out how and where to write, before anything is recorded.
+func (c *recordCmd) checkOutput() (file.Format, error) {
+	name := c.Output
+	if name == "" {
+		name = file.Pprof.DefaultName()
+	}
+	format, err := file.ParseFormat(c.Format, name)
+	if err != nil {
+		return "", err
+	}
+	if c.Output == "" {
+		c.Output = format.DefaultName()
+	}
+	if c.Output == "-" && format == file.Pprof && isTerminal(os.Stdout) {
+		return "", errors.New("-o -: standard output is a terminal; pprof is binary")
+	}
+	return format, file.CheckWritable(c.Output)
 }
 
 func (c *recordCmd) record(format file.Format) error {
@@ -94,7 +114,7 @@ func (c *recordCmd) record(format file.Format) error {
 	var cmd *child
 	if len(c.Command) > 0 {
 		var err error
-		if cmd, err = startChild(c.Command); err != nil {
+		if cmd, err = startChild(c.Command, c.Output == "-"); err != nil {
 			return err
 		}
 		cfg.PIDs, cfg.Follow = []uint32{cmd.pid()}, c.Follow == nil || *c.Follow
@@ -103,6 +123,10 @@ func (c *recordCmd) record(format file.Format) error {
 	if err != nil {
 		if cmd != nil {
 			cmd.abandon()
+		}
+		if ctx.Err() != nil {
+			fmt.Fprintln(os.Stderr, "lowflame: interrupted before sampling began; nothing was written")
+			return exitStatus(exitSignalShift + int(syscall.SIGINT))
 		}
 		return err
 	}
@@ -149,13 +173,35 @@ func (c *recordCmd) write(rec *agent.Recording, format file.Format) error {
 	if err := file.Write(c.Output, profile, file.Options{Format: format, Title: c.title()}); err != nil {
 		return err
 	}
-	if !c.Quiet && c.Top > 0 {
+	if !c.Quiet && c.Top > 0 && quality.Samples() > 0 {
 		if err := file.Top(os.Stderr, profile, c.Top, terminalWidth(os.Stderr)); err != nil {
 			return err
 		}
 	}
 	fmt.Fprintln(os.Stderr, quality.String())
+	if hint := incompleteHint(&quality); hint != "" && !c.Quiet {
+		fmt.Fprintln(os.Stderr, hint)
+	}
 	return nil
+}
+
+// incompleteHint says why stacks are incomplete when many are, or why there are
+// none.
+func incompleteHint(q *pprofexport.Quality) string {
+	all, whole := q.Samples(), q.Complete()
+	if all == 0 {
+		return "no samples: what was recorded used no CPU time"
+	}
+	if whole*10 >= all*9 {
+		return ""
+	}
+	most := stack.StopNone
+	for s, n := range q.Stops {
+		if !stack.Stop(s).Complete() && n > q.Stops[most] {
+			most = stack.Stop(s)
+		}
+	}
+	return fmt.Sprintf("most incomplete stacks: %s (%s), %d of %d samples", most, most.Text(), q.Stops[most], all)
 }
 
 // title says what was recorded.

@@ -139,11 +139,11 @@ func TestRecordStatusOfCommand(t *testing.T) {
 	}
 }
 
-func TestRecordOwnFailure(t *testing.T) {
+func TestRecordNowhereToWrite(t *testing.T) {
 	needRoot(t)
 	stderr, code := finish(t, lowflame(t, "record", "-o", "/no/such/dir/p.pb.gz", "--", "true"))
-	if code != 125 || !strings.Contains(stderr, "/no/such/dir") {
-		t.Errorf("exit code %d, want 125:\n%s", code, stderr)
+	if code != 2 || !strings.Contains(stderr, "no directory /no/such/dir") {
+		t.Errorf("exit code %d, want 2 before the command runs:\n%s", code, stderr)
 	}
 }
 

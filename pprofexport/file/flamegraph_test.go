@@ -109,7 +109,7 @@ func TestFlamegraphInBrowser(t *testing.T) {
 		{"spin", "user", 54, 0, 3},
 		{"work", "user", 30, 54, 3},
 		{"inner", "inlined", 30, 54, 4},
-		{"libc.so.6+0x29234", "unnamed", 10, 54, 5},
+		{"[libc.so.6]", "unnamed", 10, 54, 5},
 		{"ksys_read", "kernel", 10, 54, 6},
 		{"Lfoo;.bar", "jit", 8, 84, 3},
 		{"[truncated: NO_RULE]", "marker", 6, 92, 2},

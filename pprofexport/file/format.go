@@ -28,6 +28,19 @@ const (
 const choices = "pprof (.pb.gz, .pprof), folded (.folded, .collapsed, .txt), " +
 	"speedscope (.speedscope.json, .json), flamegraph-html (.html)"
 
+// DefaultName is what a file of format f is called for want of another name.
+func (f Format) DefaultName() string {
+	switch f {
+	case Folded:
+		return "profile.folded"
+	case Speedscope:
+		return "profile.speedscope.json"
+	case FlamegraphHTML:
+		return "profile.html"
+	}
+	return "profile.pb.gz"
+}
+
 // ParseFormat returns the format called name or, if name is empty, the one the
 // end of path asks for. Standard output, the path "-", is pprof unless named
 // otherwise.

@@ -3,7 +3,6 @@
 package file
 
 import (
-	"fmt"
 	"path"
 	"strings"
 
@@ -154,17 +153,19 @@ func (s *stacks) frame(k frameKey, line, start int64) int {
 	return i
 }
 
-// addressName names an address that has no function: for files the offset in
-// the file, which is the same in every process, else the address.
+// addressName names code that has no function: after its file, in brackets, as
+// go tool pprof does. One name for each address would hide how much of the time a
+// program without symbols takes.
 func addressName(l *profile.Location) string {
 	m := l.Mapping
-	switch {
-	case m == nil || m.File == "":
-		return fmt.Sprintf("%#x", l.Address)
-	case kindOf(m) != kindUser || l.Address < m.Start:
-		return fmt.Sprintf("%s %#x", shortName(m.File), l.Address)
+	if m == nil || m.File == "" {
+		return "[unknown]"
 	}
-	return fmt.Sprintf("%s+%#x", shortName(m.File), l.Address-m.Start+m.Offset)
+	name := shortName(m.File)
+	if strings.HasPrefix(name, "[") {
+		return name
+	}
+	return "[" + name + "]"
 }
 
 // shortName is the last part of a path; what is no path stays.

@@ -78,20 +78,79 @@ func writeFile(path string, p *profile.Profile, o Options) error {
 		}
 		return errors.Join(Encode(f, p, o), f.Close())
 	}
+	f, err := createBeside(path)
+	if err != nil {
+		return writeInPlace(path, p, o, err)
+	}
+	err = errors.Join(Encode(f, p, o), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// createBeside creates a file in the directory of path, with the mode of the file
+// it is to replace.
+func createBeside(path string) (*os.File, error) {
 	dir, base := filepath.Split(path)
 	tmp := filepath.Join(dir, "."+base[:min(len(base), 200)]+"."+rand.Text()[:8]+".tmp")
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666) // less the umask, as any new file
 	if err != nil {
-		return err
+		return nil, err
 	}
-	err = errors.Join(Encode(f, p, o), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(tmp, path)
+	if st, err := os.Stat(path); err == nil {
+		if err := f.Chmod(st.Mode().Perm()); err != nil {
+			return nil, errors.Join(err, f.Close(), os.Remove(tmp))
+		}
 	}
+	return f, nil
+}
+
+// writeInPlace writes to a file whose directory is not writable. It returns why
+// that is if the file is not writable either.
+func writeInPlace(path string, p *profile.Profile, o Options, why error) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
-		return errors.Join(err, os.Remove(tmp))
+		return why
 	}
-	return syncDir(dir)
+	return errors.Join(f.Truncate(0), Encode(f, p, o), f.Sync(), f.Close())
+}
+
+// CheckWritable returns an error if Write to path would fail for want of a
+// directory or a permission. It leaves no trace.
+func CheckWritable(path string) error {
+	if path == "-" {
+		return nil
+	}
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	st, err := os.Stat(path)
+	switch {
+	case err == nil && st.IsDir():
+		return fmt.Errorf("%s is a directory", path)
+	case err == nil && !st.Mode().IsRegular():
+		return nil // a device or a pipe may not want to be tried
+	}
+	f, createErr := createBeside(path)
+	if createErr == nil {
+		return errors.Join(f.Close(), os.Remove(f.Name()))
+	}
+	if f, err := os.OpenFile(path, os.O_WRONLY, 0); err == nil {
+		return f.Close()
+	}
+	dir := filepath.Dir(path)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot write %s: there is no directory %s", path, dir)
+	}
+	var pe *fs.PathError
+	if errors.As(createErr, &pe) {
+		createErr = pe.Err
+	}
+	return fmt.Errorf("cannot write %s: directory %s: %w", path, dir, createErr)
 }
 
 // syncDir makes a rename in dir last.
