@@ -36,7 +36,7 @@ func (s *Session) runEvents(ctx context.Context) error {
 	var scanned time.Time
 	rescan := false
 	for {
-		timeout := 100 * time.Millisecond
+		timeout := time.Second // raw samples and windows wake the loop before
 		if len(late) > 0 {
 			timeout = time.Millisecond
 		}

@@ -85,10 +85,10 @@ func (r *Report) Save(dir, name string) error {
 // kernel charges to whatever they interrupt, counts as lowflame's.
 func (r *Report) Cost(run *Run) {
 	share := func(d time.Duration) float64 { return 100 * d.Seconds() / run.Wall.Seconds() }
-	r.Line("%-44s %12.3f %%", "CPU of the process, of one core", share(run.CPU))
+	r.Demand("CPU of the process, of one core", share(run.CPU), 3, false, "%")
 	r.Line("%-44s %12.3f %% (%d runs of %v)", "CPU of BPF programs, of one core", share(run.BPF.RunTime),
 		run.BPF.Runs, perRun(run.BPF))
-	r.Demand("CPU in all, of one core", share(run.CPU+run.BPF.RunTime), 3, false, "%")
+	r.Line("%-44s %12.3f %%", "CPU in all, of one core", share(run.CPU+run.BPF.RunTime))
 	r.Demand("peak resident memory", float64(run.RSS)/(1<<20), 80, false, "MiB")
 	r.Demand(fmt.Sprintf("memory of %d BPF maps", run.BPF.Maps), float64(run.BPF.MapBytes)/(1<<20), 64, false, "MiB")
 }

@@ -44,6 +44,7 @@ func TestNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(node, "--perf-basic-prof", script)
+	cmd.Dir = t.TempDir() // node leaves a log there
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
