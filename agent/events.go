@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/go-kit/log/level"
@@ -86,7 +87,9 @@ func (s *Session) change(c process.Change) {
 	if c.What&process.Ended != 0 {
 		s.files.retire(proc)
 		s.publisher.retire(proc)
-		s.note(s.symbols.RefreshJIT(jitProcess(proc)))
+		if generatesCode(proc) {
+			s.note(s.symbols.RefreshJIT(jitProcess(proc)))
+		}
 	}
 	if len(s.cfg.PIDs) > 0 {
 		if !s.wanted(c) {
@@ -104,6 +107,13 @@ func (s *Session) change(c process.Change) {
 	case c.What&(process.NewImage|process.Mapped) != 0:
 		s.note(s.publisher.publish(proc))
 	}
+}
+
+// generatesCode reports whether a process has code that is in no file.
+func generatesCode(proc *process.Process) bool {
+	return slices.ContainsFunc(proc.Mappings, func(m process.Mapping) bool {
+		return m.Kind == process.KindAnon || m.Kind == process.KindMemfd
+	})
 }
 
 // wanted reports whether a process is one of those asked for, or a descendant.

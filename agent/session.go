@@ -113,7 +113,7 @@ func (s *Session) open(ctx context.Context) error {
 	if len(s.cfg.PIDs) == 0 {
 		// Nobody waits for an event that no sample needs: a sample of a process
 		// not known yet wakes the event loop itself.
-		watch.WakeupBytes = 16 << 10
+		watch.WakeupBytes = 64 << 10
 	}
 	if s.sideband, err = process.OpenSideband(cpus, watch); err != nil {
 		return fmt.Errorf("watch processes: %w", err)
