@@ -62,6 +62,7 @@ type files struct {
 	unwinder *unwinder.Unwinder
 	table    *process.Table
 	logger   log.Logger
+	limit    int // open files
 
 	mu sync.Mutex // guards what follows
 	// shared holds files by what the kernel calls them in any process, private
@@ -77,11 +78,20 @@ type endedImage struct{ id, until uint64 }
 
 func newFiles(u *unwinder.Unwinder, t *process.Table, logger log.Logger) *files {
 	return &files{
-		unwinder: u, table: t, logger: logger,
+		unwinder: u, table: t, logger: logger, limit: fileLimit(),
 		shared:  make(map[process.FileID]*file),
 		private: make(map[uint64]map[process.FileID]*file),
 		byID:    make(map[identity]*file),
 	}
+}
+
+// fileLimit leaves half of the descriptors this process may have to all else.
+func fileLimit() int {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return 256
+	}
+	return int(min(r.Cur/2, maxOpenFiles))
 }
 
 // known returns the file of a mapping if it has been opened, or nil.
@@ -134,7 +144,7 @@ func (f *files) get(p *process.Process, m *process.Mapping) (found *file, fresh 
 // process maps under that name: the inode agrees, or only root can have put a
 // file with that build ID there, and not in a root of its own.
 func (f *files) load(p *process.Process, m *process.Mapping) (loaded *file, share bool) {
-	if len(f.byID) >= maxOpenFiles {
+	if len(f.byID) >= f.limit {
 		return &file{err: errTooManyFiles, path: m.Path}, false
 	}
 	handle, verified, err := f.table.Open(p, m)
