@@ -67,6 +67,9 @@ func (r *Recording) Run(ctx context.Context, started func(), progress func(Progr
 	return err
 }
 
+// Samples is how many samples there are so far.
+func (r *Recording) Samples() uint64 { return r.samples }
+
 func (r *Recording) add(s pprofexport.Sample) {
 	r.builder.Add(s)
 	r.samples += uint64(s.Count)

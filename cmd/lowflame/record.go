@@ -156,8 +156,9 @@ func (c *recordCmd) run(ctx context.Context, session *agent.Session, cmd *child,
 	line := newProgress(c.Quiet)
 	err = rec.Run(recording, func() { end.begin(recording) }, line.show)
 	line.clear()
-	// Whatever went wrong, what was recorded is written.
-	err = errors.Join(err, c.write(rec, format))
+	if err == nil || rec.Samples() > 0 { // whatever went wrong, what was recorded is written
+		err = errors.Join(err, c.write(rec, format))
+	}
 	status, waitErr := end.finish(ctx.Err() != nil)
 	return status, errors.Join(err, waitErr)
 }
