@@ -55,7 +55,7 @@ var total struct{ user, complete int64 }
 func (r *recording) run() (string, error) {
 	out, format := filepath.Join("/tmp", r.name+".pb.gz"), "pprof"
 	if r.folded {
-		out, format = "-", "folded"
+		out, format = filepath.Join("/tmp", r.name+".folded"), "folded"
 	}
 	args := append([]string{"record", "-F", hz, "-o", out, "--format", format, "--"}, r.command...)
 	stdout, stderr, err := run("/bin/lowflame", args...)
@@ -66,15 +66,17 @@ func (r *recording) run() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	said, folded, _ := strings.Cut(string(stdout), "\n") // the workload prints its line and ends
-	report, err := workloads.ParseReport([]byte(said))
+	report, err := workloads.ParseReport(stdout)
 	if err != nil {
 		return "", fmt.Errorf("%w\n%s", err, stdout)
 	}
 	var j judgement
 	var problems []string
 	if r.folded {
-		j, err = r.judgeFolded(folded, report)
+		var folded []byte
+		if folded, err = os.ReadFile(out); err == nil {
+			j, err = r.judgeFolded(string(folded), report)
+		}
 	} else {
 		j, problems, err = r.judgeProfile(out, report)
 	}
