@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,7 @@ type Config struct {
 	Threads bool // tell threads apart by TID
 	// NoKernel leaves kernel stacks out.
 	NoKernel bool
+	Self     bool       // sample lowflame too
 	Logger   log.Logger // nil logs nothing
 }
 
@@ -97,7 +99,12 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 
 func (s *Session) open(ctx context.Context) error {
 	var err error
+	exclude := uint32(os.Getpid())
+	if s.cfg.Self {
+		exclude = 0
+	}
 	s.unwinder, err = unwinder.Open(unwinder.Config{
+		Exclude:   exclude,
 		Frequency: s.cfg.Frequency, Window: s.cfg.Window,
 		Filter: len(s.cfg.PIDs) > 0, Follow: s.cfg.Follow,
 		Threads: s.cfg.Threads, NoKernel: s.cfg.NoKernel,

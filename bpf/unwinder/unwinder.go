@@ -35,6 +35,8 @@ type Config struct {
 	Threads bool
 	// NoKernel leaves kernel stacks out.
 	NoKernel bool
+	// Exclude is a process never sampled, 0 for none.
+	Exclude uint32
 	// MaxProcesses bounds the processes known in the kernel, 16384 by default.
 	MaxProcesses int
 }
@@ -156,6 +158,7 @@ func (u *Unwinder) configure(spec *ebpf.CollectionSpec) error {
 		bpfVarCfgThreads:    flag(u.cfg.Threads),
 		bpfVarCfgNoKernel:   flag(u.cfg.NoKernel),
 		bpfVarCfgTaskPtRegs: flag(taskPtRegs == nil),
+		bpfVarCfgSelf:       u.cfg.Exclude,
 		bpfVarCfgWakeBytes:  wake,
 		// kernel: THREAD_SIZE is 16 KiB, or a page where that is more (arm64).
 		bpfVarCfgKernelStack: uint32(max(16<<10, os.Getpagesize())),

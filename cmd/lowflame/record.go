@@ -29,6 +29,7 @@ type recordCmd struct {
 	Follow        *bool         `negatable:"" help:"Record child processes too (on with -- CMD, off with -p)."`
 	Threads       bool          `help:"Tell threads apart: adds the label tid."`
 	ExcludeKernel bool          `help:"Leave kernel stacks out."`
+	Self          bool          `help:"Record lowflame itself too."`
 	Top           int           `default:"10" placeholder:"N" help:"Functions to list at the end (${default})."`
 	Quiet         bool          `short:"q" help:"No progress, no list of functions."`
 	LogLevel      string        `default:"warn" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"How much to log on standard error: debug, info, warn or error (${default})."`
@@ -108,7 +109,7 @@ func (c *recordCmd) record(format file.Format) error {
 	defer cancel()
 	context.AfterFunc(ctx, cancel) // a second Ctrl-C ends lowflame as it is
 	cfg := agent.Config{
-		Frequency: c.Frequency, Window: window, PIDs: c.PID, Threads: c.Threads, NoKernel: c.ExcludeKernel,
+		Frequency: c.Frequency, Window: window, PIDs: c.PID, Threads: c.Threads, NoKernel: c.ExcludeKernel, Self: c.Self,
 		Follow: c.Follow != nil && *c.Follow, Logger: newLogger(c.LogLevel),
 	}
 	var cmd *child

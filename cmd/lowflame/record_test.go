@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -231,5 +232,26 @@ func TestRecordDuration(t *testing.T) {
 	}
 	if _, err := os.Stat(out); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestRecordSelf records the machine with lowflame in it and without.
+func TestRecordSelf(t *testing.T) {
+	needRoot(t)
+	for _, self := range []bool{true, false} {
+		out := filepath.Join(t.TempDir(), "p.pb.gz")
+		cmd := lowflame(t, "record", "-a", "-F", "4999", "-d", "1s", "-o", out, fmt.Sprintf("--self=%t", self))
+		if stderr, code := finish(t, cmd); code != 0 {
+			t.Fatalf("exit code %d:\n%s", code, stderr)
+		}
+		n := 0
+		for _, s := range read(t, out).Sample {
+			if slices.Contains(s.NumLabel["pid"], int64(cmd.Process.Pid)) {
+				n++
+			}
+		}
+		if (n > 0) != self {
+			t.Errorf("--self=%t: %d stacks of lowflame", self, n)
+		}
 	}
 }
