@@ -53,8 +53,9 @@ func (s *Session) runEvents(ctx context.Context) error {
 		if lost > 0 {
 			rescan = true
 		}
+		// What lost events would have told is in /proc.
 		if rescan && time.Since(scanned) > rescanEvery {
-			if err := s.rescan(ctx); err != nil && ctx.Err() == nil {
+			if err := s.table.Scan(ctx, s.change); err != nil && ctx.Err() == nil {
 				return err
 			}
 			rescan, scanned = false, time.Now()
@@ -62,11 +63,6 @@ func (s *Session) runEvents(ctx context.Context) error {
 		s.applied.Store(now)
 		late = s.walkQueued(late, now)
 	}
-}
-
-// rescan reads from /proc what lost events would have told.
-func (s *Session) rescan(ctx context.Context) error {
-	return s.table.Scan(ctx, s.change)
 }
 
 func (s *Session) apply(events []process.Event) {
@@ -91,11 +87,8 @@ func (s *Session) change(c process.Change) {
 			s.note(s.symbols.RefreshJIT(jitProcess(proc)))
 		}
 	}
-	if len(s.cfg.PIDs) > 0 {
-		if !s.wanted(c) {
-			return
-		}
-		s.load(proc)
+	if len(s.cfg.PIDs) > 0 && !s.wanted(c) {
+		return
 	}
 	switch {
 	case c.What&process.Ended != 0:
@@ -105,6 +98,9 @@ func (s *Session) change(c process.Change) {
 			s.note(s.publisher.forget(proc.PID))
 		}
 	case c.What&(process.NewImage|process.Mapped) != 0:
+		if len(s.cfg.PIDs) > 0 {
+			s.load(proc)
+		}
 		s.note(s.publisher.publish(proc))
 	}
 }

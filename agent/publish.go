@@ -64,10 +64,7 @@ func (p *publisher) mapping(proc *process.Process, m *process.Mapping) unwinder.
 	case f == nil && m.Kind == process.KindVDSO:
 	case f == nil:
 		out.Kind = unwinder.MapMissing
-		if p.waiting[m.File] == nil {
-			p.waiting[m.File] = make(map[uint32]struct{})
-		}
-		p.waiting[m.File][proc.PID] = struct{}{}
+		p.wait(m.File, proc.PID)
 	case f.notELF && m.Kind == process.KindMemfd:
 		out.Kind = unwinder.MapFP
 	case f.table != nil:
@@ -100,19 +97,20 @@ func (p *publisher) loaded(id process.FileID, live func(pid uint32) *process.Pro
 			errs = append(errs, p.publish(proc))
 		}
 	}
-	p.wait(id, still)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, pid := range still {
+		p.wait(id, pid)
+	}
 	return errors.Join(errs...)
 }
 
-func (p *publisher) wait(id process.FileID, pids []uint32) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, pid := range pids {
-		if p.waiting[id] == nil {
-			p.waiting[id] = make(map[uint32]struct{})
-		}
-		p.waiting[id][pid] = struct{}{}
+// wait notes that a process waits for a file. p.mu is held.
+func (p *publisher) wait(id process.FileID, pid uint32) {
+	if p.waiting[id] == nil {
+		p.waiting[id] = make(map[uint32]struct{})
 	}
+	p.waiting[id][pid] = struct{}{}
 }
 
 // retire notes that an image has ended: it waits for nothing any more.

@@ -182,9 +182,6 @@ func (s *Session) Preload(path string) { s.files.preload(path) }
 // Frequency is the rate in force, samples a second and CPU.
 func (s *Session) Frequency() int { return s.unwinder.Frequency() }
 
-// MapBytes is how much memory the BPF maps take.
-func (s *Session) MapBytes() uint64 { return s.unwinder.MapBytes() }
-
 // Run samples until ctx is done. use gets each window; the last one is drained
 // after sampling has stopped and holds all that was left.
 func (s *Session) Run(ctx context.Context, started func(), use func(Window)) error {

@@ -270,13 +270,3 @@ func pieceEntry(m Mapping, p *unwind.Piece, at place, begin, end uint64) bpfUnwM
 		Shard: at.shard, Shift: p.Shift, Kind: uint8(MapTable),
 	}
 }
-
-func (a *processArena) maps() []*ebpf.Map {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var maps []*ebpf.Map
-	for _, c := range a.chunks {
-		maps = append(maps, c.m)
-	}
-	return maps
-}

@@ -134,13 +134,3 @@ func (a *tableArena) synchronize() error {
 	}
 	return a.outer.Put(uint32(0), a.shards[0].m)
 }
-
-func (a *tableArena) maps() []*ebpf.Map {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var maps []*ebpf.Map
-	for _, s := range a.shards {
-		maps = append(maps, s.m)
-	}
-	return maps
-}

@@ -223,23 +223,3 @@ func flag(on bool) uint8 {
 }
 
 func ceilPow2(n int) int { return 1 << bits.Len(uint(n-1)) }
-
-// MapBytes is the memory the program's maps take, as the kernel accounts it.
-func (u *Unwinder) MapBytes() uint64 {
-	maps := []*ebpf.Map{
-		u.objs.UnwCounts0, u.objs.UnwCounts1, u.objs.UnwFilter, u.objs.UnwMaps, u.objs.UnwProcs,
-		u.objs.UnwRawBuffers, u.objs.UnwRaws, u.objs.UnwShards, u.objs.UnwStates,
-		u.objs.UnwStatsMap, u.objs.UnwTraces, u.objs.UnwWindow,
-	}
-	maps = append(maps, u.tables.maps()...)
-	maps = append(maps, u.processes.maps()...)
-	var total uint64
-	for _, m := range maps {
-		if info, err := m.Info(); err == nil {
-			if n, ok := info.Memlock(); ok {
-				total += n
-			}
-		}
-	}
-	return total
-}
