@@ -6,6 +6,8 @@
 #ifndef LOWFLAME_WALK_H
 #define LOWFLAME_WALK_H
 
+/* Finds the caller by the wide rule in the UNW_WIDE_WORDS words at at: struct
+ * Wide of unwind/rule.go. */
 static __always_inline u32 apply_wide(struct unw_state *s, struct unw_shard *shard, u32 at,
 				      struct caller *c)
 {
@@ -64,6 +66,8 @@ static __always_inline u32 apply_signal(struct unw_state *s)
 	return UNW_STOP_NONE;
 }
 
+/* Finds the caller by the frame record FP points at: saved FP, return address.
+ * What keeps no frame pointers is told by where FP points, x86-64 psABI §3.2.2. */
 static __always_inline u32 apply_fp_walk(struct unw_state *s, u32 rule, struct caller *c)
 {
 	if (!s->fp_known || (s->fp & 7) || s->fp == 0)
