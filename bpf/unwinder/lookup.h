@@ -57,6 +57,9 @@ static __always_inline int read_word(struct unw_state *s, u64 addr, u64 *word)
 		n = (half & before) | ((n - half - 1) & ~before);                                      \
 	} while (0)
 
+#define MAPPING_STEPS 13
+_Static_assert(UNW_PROC_MAPPINGS < 1 << MAPPING_STEPS, "the search comes to its end");
+
 /* Loads the mapping that holds pc into s->map. */
 static __always_inline int find_mapping(struct unw_state *s, u64 pc)
 {
@@ -70,8 +73,8 @@ static __always_inline int find_mapping(struct unw_state *s, u64 pc)
 	chunk = bpf_map_lookup_elem(inner, &zero);
 	if (!chunk)
 		return -1;
-	/* First entry that begins after pc. 2^15 > UNW_CHUNK_ENTRIES. */
-	for (int i = 0; i < 15; i++) {
+	/* First entry that begins after pc. */
+	for (int i = 0; i < MAPPING_STEPS; i++) {
 		u32 half = n >> 1;
 
 		if (n == 0)
@@ -89,6 +92,9 @@ static __always_inline int find_mapping(struct unw_state *s, u64 pc)
 	return 0;
 }
 
+#define ROW_STEPS 12
+_Static_assert(UNW_PAGE_ROWS < 1 << ROW_STEPS, "the search comes to its end");
+
 #define WORD(i) shard->words[(i) & (UNW_SHARD_WORDS - 1)]
 
 /* Looks the packed rule for pc up in the table piece of s->map: an index, a few
@@ -100,8 +106,7 @@ static __always_inline u32 find_rule(struct unw_state *s, struct unw_shard *shar
 	u32 lo = WORD(s->map.idx + page), n = WORD(s->map.idx + page + 1) - lo;
 	u32 row, delta, head, rule, run;
 
-	/* 2^17 > the rows a page of 64 KiB can have. */
-	for (int i = 0; i < 17; i++) {
+	for (int i = 0; i < ROW_STEPS; i++) {
 		u32 half = n >> 1;
 
 		if (n == 0)

@@ -35,8 +35,19 @@ type Config struct {
 	Threads bool
 	// NoKernel leaves kernel stacks out.
 	NoKernel bool
+	// Idle takes samples of the idle task too, which are kernel stacks only.
+	Idle bool
+	// Cgroups restricts sampling to tasks in these cgroups or below them:
+	// directories of the cgroup v2 hierarchy, at most MaxCgroups.
+	Cgroups []string
 	// Exclude is a process never sampled, 0 for none.
 	Exclude uint32
+	// Measure has the program time itself: see Costs.
+	Measure bool
+	// Compare has every sample with a user stack sent raw as well as walked by
+	// the program, under the same PID and Time. Samples are then not counted
+	// together: each has a stack of its own.
+	Compare bool
 	// MaxProcesses bounds the processes known in the kernel, 16384 by default.
 	MaxProcesses int
 }
@@ -64,6 +75,10 @@ type Unwinder struct {
 	pendingMu sync.Mutex // guards pending
 	pending   [2]map[bpfUnwKey]traceRecord
 }
+
+// MaxUserFrames is how many frames of a user stack are walked. Deeper stacks keep
+// the innermost and end in TOO_DEEP.
+const MaxUserFrames = 1024
 
 const (
 	defaultFrequency    = 199
@@ -115,6 +130,9 @@ func (u *Unwinder) load() error {
 	if err := spec.LoadAndAssign(&u.objs, nil); err != nil {
 		return fmt.Errorf("load the BPF program: %w", err)
 	}
+	if err := u.setCgroups(); err != nil {
+		return err
+	}
 	window, err := u.mmap(u.objs.UnwWindow, os.Getpagesize())
 	if err != nil {
 		return fmt.Errorf("map the window selector: %w", err)
@@ -144,6 +162,7 @@ func (u *Unwinder) size(spec *ebpf.CollectionSpec, cpus int) {
 	spec.Maps[bpfMapUnwRaws].MaxEntries = uint32(min(max(ceilPow2(cpus*rawBytesPerCPU), 1<<21), 1<<26))
 	spec.Maps[bpfMapUnwProcs].MaxEntries = uint32(u.cfg.MaxProcesses)
 	spec.Maps[bpfMapUnwFilter].MaxEntries = uint32(u.cfg.MaxProcesses)
+	sizeCosts(spec.Maps[bpfMapUnwCosts], u.cfg.Measure)
 }
 
 func (u *Unwinder) configure(spec *ebpf.CollectionSpec) error {
@@ -157,6 +176,10 @@ func (u *Unwinder) configure(spec *ebpf.CollectionSpec) error {
 		bpfVarCfgFollow:     flag(u.cfg.Follow),
 		bpfVarCfgThreads:    flag(u.cfg.Threads),
 		bpfVarCfgNoKernel:   flag(u.cfg.NoKernel),
+		bpfVarCfgIdle:       flag(u.cfg.Idle),
+		bpfVarCfgCgroups:    uint8(len(u.cfg.Cgroups)),
+		bpfVarCfgMeasure:    flag(u.cfg.Measure),
+		bpfVarCfgCompare:    flag(u.cfg.Compare),
 		bpfVarCfgTaskPtRegs: flag(taskPtRegs == nil),
 		bpfVarCfgSelf:       u.cfg.Exclude,
 		bpfVarCfgWakeBytes:  wake,
@@ -179,14 +202,6 @@ func hasTracepoint(name string) bool {
 	}
 	var t *btf.Typedef
 	return kernel.TypeByName("btf_trace_"+name, &t) == nil
-}
-
-// AddPID adds a process to those sampled, when Config.Filter is set.
-func (u *Unwinder) AddPID(pid uint32) error {
-	if err := u.objs.UnwFilter.Put(pid, uint8(1)); err != nil {
-		return fmt.Errorf("sample process %d: %w", pid, err)
-	}
-	return nil
 }
 
 // VerifiedInstructions is how many instructions the kernel's verifier walked
