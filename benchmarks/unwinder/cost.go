@@ -117,7 +117,7 @@ func (b *bench) clang(ctx context.Context) error {
 	}
 	var frame, total, end, depth []float64
 	for range b.runs {
-		s, err := b.sampleWhole(ctx, agent.Config{Frequency: costHz / 4}, command...)
+		s, err := b.sampleWhole(ctx, agent.Config{Frequency: costHz / 3}, command...)
 		if err != nil {
 			return err
 		}
@@ -144,7 +144,7 @@ func scale(values []float64, by float64) []float64 {
 	return scaled
 }
 
-const clangFunctions = 1200
+const clangFunctions = 70
 
 // largeSource is C++ that keeps every part of a compiler busy: templates, inlining,
 // loops to vectorize, exceptions.
