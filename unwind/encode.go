@@ -5,10 +5,12 @@ package unwind
 import "errors"
 
 // Shape of the run dictionary. Prologues and epilogues change the rule every
-// few bytes, and in few patterns; larger values gain nothing on real libraries.
+// few bytes, and in few patterns.
 const (
 	maxRun = 8 // rows in one run
-	runGap = 4 // most bytes between two rows of a run
+	// runGap is the most bytes between two rows of a run in tables too large to
+	// look for the best runs; larger values gain nothing there.
+	runGap = 4
 
 	// padding is the size of a stretch without rules from which code may be in
 	// it. Functions are aligned to 16 bytes, and what is between them never
@@ -43,13 +45,18 @@ type encoder struct {
 	pending span // the last row added, which the next may still replace
 	started bool // pending holds a row
 	last    Rule // rule in force before pending
-	run     [maxRun]span
-	runLen  int
-	piece   pieceEncoder
-	words   int // in finished pieces
+	// block has the rows since the last end, as long as they are few enough for
+	// bestRuns; large: they were more, and runs are made as rows come.
+	block  []span
+	large  bool
+	run    [maxRun]span
+	runLen int
+	piece  pieceEncoder
+	words  int // in finished pieces
 	// padding is the size of a stretch without rules below which the rule
-	// before it goes on.
+	// before it goes on; padded has those stretches.
 	padding uint64
+	padded  []gap
 	err     error
 }
 
@@ -76,7 +83,8 @@ func (e *encoder) commit(s span, next uint64) {
 		return
 	}
 	if s.rule.Kind() == KindNone {
-		if next-s.pc < e.padding && e.runLen > 0 {
+		if next-s.pc < e.padding {
+			e.padded = append(e.padded, gap{s.pc, next})
 			return
 		}
 		if next-s.pc >= splitGap {
@@ -85,6 +93,22 @@ func (e *encoder) commit(s span, next uint64) {
 		}
 	}
 	e.last = s.rule
+	if e.large {
+		e.collect(s)
+		return
+	}
+	e.block = append(e.block, s)
+	if len(e.block) > maxBest {
+		e.large = true
+		for _, s := range e.block {
+			e.collect(s)
+		}
+		e.block = nil
+	}
+}
+
+// collect adds a row to the run being made, or begins another.
+func (e *encoder) collect(s span) {
 	if n := e.runLen; n > 0 && n < maxRun && s.pc-e.run[n-1].pc <= runGap {
 		e.run[n] = s
 		e.runLen++
@@ -97,6 +121,17 @@ func (e *encoder) commit(s span, next uint64) {
 
 // end closes the piece being made at pc.
 func (e *encoder) end(pc uint64) {
+	rest := e.block
+	for _, n := range bestRuns(e.block) {
+		run := rest[:n]
+		rest = rest[n:]
+		next := pc
+		if len(rest) > 0 {
+			next = rest[0].pc
+		}
+		e.emit(run, next)
+	}
+	e.block = e.block[:0]
 	e.flush(pc)
 	if e.piece.open && e.err == nil {
 		e.closePiece(pc)
@@ -104,14 +139,16 @@ func (e *encoder) end(pc uint64) {
 	e.last = MakeRule(KindNone, 0, 0)
 }
 
-// flush writes the run collected, and fillers up to next, where the next row or
-// the end of the piece is.
+// flush writes the run collected; the next row or the end of the piece is at next.
 func (e *encoder) flush(next uint64) {
-	if e.runLen == 0 {
-		return
+	if e.runLen > 0 {
+		e.emit(e.run[:e.runLen], next)
+		e.runLen = 0
 	}
-	run := e.run[:e.runLen]
-	e.runLen = 0
+}
+
+// emit writes a run, and fillers up to next.
+func (e *encoder) emit(run []span, next uint64) {
 	at, rule := run[0].pc, run[len(run)-1].rule
 	e.put(run)
 	for next-at >= 1<<16 && e.err == nil {
