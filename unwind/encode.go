@@ -47,16 +47,15 @@ type encoder struct {
 	last    Rule // rule in force before pending
 	// block has the rows since the last end, as long as they are few enough for
 	// bestRuns; large: they were more, and runs are made as rows come.
-	block  []span
-	large  bool
-	run    [maxRun]span
-	runLen int
-	piece  pieceEncoder
-	words  int // in finished pieces
-	// padding is the size of a stretch without rules below which the rule
-	// before it goes on; padded has those stretches.
-	padding uint64
-	padded  []gap
+	block   []span
+	large   bool
+	run     [maxRun]span
+	runLen  int
+	piece   pieceEncoder
+	words   int    // in finished pieces
+	padding uint64 // see sources.padding
+	pads    []gap  // stretches without rules shorter than that, and
+	none    []gap  // all others
 	err     error
 }
 
@@ -64,6 +63,8 @@ type encoder struct {
 func (e *encoder) add(pc uint64, r Rule) {
 	if e.started && pc > e.pending.pc {
 		e.commit(e.pending, pc)
+	} else if !e.started && pc > 0 {
+		e.none = append(e.none, gap{0, pc})
 	}
 	if !e.started || pc >= e.pending.pc {
 		e.pending, e.started = span{pc, r}, true
@@ -73,6 +74,7 @@ func (e *encoder) add(pc uint64, r Rule) {
 // finish returns the table. The last row ends it; its rule, which ought to be
 // KindNone, is not used. With ErrTooBig the table holds what fitted.
 func (e *encoder) finish() (*Table, error) {
+	e.none = append(e.none, gap{e.pending.pc, 1<<64 - 1})
 	e.end(e.pending.pc)
 	return &e.table, e.err
 }
@@ -84,9 +86,10 @@ func (e *encoder) commit(s span, next uint64) {
 	}
 	if s.rule.Kind() == KindNone {
 		if next-s.pc < e.padding {
-			e.padded = append(e.padded, gap{s.pc, next})
+			e.pads = append(e.pads, gap{s.pc, next})
 			return
 		}
+		e.none = append(e.none, gap{s.pc, next})
 		if next-s.pc >= splitGap {
 			e.end(s.pc)
 			return
