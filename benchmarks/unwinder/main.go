@@ -29,7 +29,9 @@ type section struct {
 }
 
 func sections() []section {
-	return []section{}
+	return []section{
+		{"tables", "how large, complete and right unwind tables are, and how fast they are made", measureTables},
+	}
 }
 
 // bench is what every section measures with.
