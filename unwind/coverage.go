@@ -63,36 +63,20 @@ func openCFI(o *objfile.Object) (*sources, error) {
 
 // section adds what a section covers.
 func (c *Coverage) section(src *sources, s *section, name string) error {
-	if s == nil {
-		return nil
-	}
 	m := src.arch.machine()
 	var covered, registers bool
 	var reason string
 	last := uint64(0)
+	if s == nil {
+		return nil
+	}
 	parser := s.reader(src, name, func(pc uint64, st *frameState) {
-		if n := pc - last; covered {
-			c.Code += n
-			if registers {
-				c.Registers += n
-			}
-			if reason != "" {
-				c.Lost[reason] += n
-			}
+		if covered {
+			c.add(pc-last, registers, reason)
 		}
-		covered, registers, reason, last = st != nil, false, "", pc
-		if st == nil {
-			return
-		}
-		if _, ok := m.usual(st); ok {
-			return
-		}
-		if r, w := m.rare(st); r.Kind() == KindWide {
-			if w.RA == WhereUnknown {
-				reason = m.whyLost(st)
-			} else {
-				registers = uint32(w.Reg) != m.spReg && uint32(w.Reg) != m.fpReg
-			}
+		covered, last = st != nil, pc
+		if covered {
+			registers, reason = m.expressible(st)
 		}
 	})
 	parser.run(parseHdr(s.hdr, s.hdrAddr, s.addr))
@@ -100,6 +84,33 @@ func (c *Coverage) section(src *sources, s *section, name string) error {
 		return parser.err
 	}
 	return nil
+}
+
+// add adds n bytes of code.
+func (c *Coverage) add(n uint64, registers bool, lost string) {
+	c.Code += n
+	if registers {
+		c.Registers += n
+	}
+	if lost != "" {
+		c.Lost[lost] += n
+	}
+}
+
+// expressible says whether the CFA of s is relative to another register than stack
+// and frame pointer, and why no rule expresses s, "" if one does.
+func (m *machine) expressible(s *frameState) (registers bool, lost string) {
+	if _, ok := m.usual(s); ok {
+		return false, ""
+	}
+	r, w := m.rare(s)
+	switch {
+	case r.Kind() != KindWide:
+		return false, ""
+	case w.RA == WhereUnknown:
+		return false, m.whyLost(s)
+	}
+	return uint32(w.Reg) != m.spReg && uint32(w.Reg) != m.fpReg, ""
 }
 
 // whyLost says why no rule expresses s.

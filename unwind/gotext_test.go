@@ -47,7 +47,7 @@ func TestGoDebugFrame(t *testing.T) {
 			if arch == "arm64" {
 				base, kind = "sp", KindGo
 			}
-			rows, err := readelf.Rows(path, ".debug_frame")
+			rows, err := readelf.Rows(t.Context(), path, ".debug_frame")
 			if err != nil {
 				t.Fatal(err)
 			}

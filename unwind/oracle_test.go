@@ -43,7 +43,7 @@ func TestReadelfRows(t *testing.T) {
 	} {
 		t.Run(path, func(t *testing.T) {
 			src := elfSources(t, library(t, path))
-			want, err := readelf.Rows(path, ".eh_frame")
+			want, err := readelf.Rows(t.Context(), path, ".eh_frame")
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -119,14 +119,7 @@ func (f *first) rows(src *sources, pass func(uint64, Rule)) {
 		if r.Kind() == KindWide {
 			r = MakeRule(KindWide, 0, src.wide.add(row.Piece.WideRule(r.Off())))
 		}
-		g := gap{uint64(row.Begin), uint64(row.End)}
-		if known := g.within(f.entry); r.Kind() == KindEnd && known.begin < known.end {
-			if g.begin < known.begin {
-				add(g.begin, r)
-			}
-			add(known.begin, 0)
-			g.begin = known.end
-		}
+		g := f.afterEntry(gap{uint64(row.Begin), uint64(row.End)}, r, add)
 		if g.begin < g.end {
 			add(g.begin, r)
 		}
@@ -140,6 +133,20 @@ func (f *first) rows(src *sources, pass func(uint64, Rule)) {
 		}
 	}
 	add(uint64(end), 0)
+}
+
+// afterEntry returns what of row g, of rule r, lies after the code at the entry
+// point, or all of g if that has nothing to do with it. It passes on the rest.
+func (f *first) afterEntry(g gap, r Rule, add func(uint64, Rule)) gap {
+	known := g.within(f.entry)
+	if r.Kind() != KindEnd || known.begin >= known.end {
+		return g
+	}
+	if g.begin < known.begin {
+		add(g.begin, r)
+	}
+	add(known.begin, 0)
+	return gap{known.end, g.end}
 }
 
 // gaps returns the parts of executable segments that f has no rule for, lowest

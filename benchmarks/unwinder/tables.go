@@ -339,7 +339,7 @@ func tableTruth(ctx context.Context, b *bench) error {
 			b.Line("%-34s is not installed", f.Name)
 			continue
 		}
-		res, err := unwindcheck.Compare(path)
+		res, err := unwindcheck.Compare(ctx, path)
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.Name, err)
 		}

@@ -167,7 +167,7 @@ func TestUnwindTableReadelf(t *testing.T) {
 				t.Skipf("%s is not installed", path)
 			}
 			got := printed(t, path)
-			want, err := readelf.Rows(path, ".eh_frame")
+			want, err := readelf.Rows(t.Context(), path, ".eh_frame")
 			if err != nil {
 				t.Fatal(err)
 			}

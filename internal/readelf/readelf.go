@@ -8,6 +8,7 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"context"
 	"debug/elf"
 	"fmt"
 	"os/exec"
@@ -26,9 +27,9 @@ type Row struct {
 
 // Rows runs readelf on a file and returns the rows of all entries in a section,
 // ".eh_frame" or ".debug_frame", by PC.
-func Rows(path, section string) ([]Row, error) {
+func Rows(ctx context.Context, path, section string) ([]Row, error) {
 	// The status is 1 if a separate debug file is missing.
-	out, err := exec.Command("readelf", "--debug-dump=frames-interp", path).Output()
+	out, err := exec.CommandContext(ctx, "readelf", "--debug-dump=frames-interp", path).Output()
 	if len(out) == 0 {
 		return nil, fmt.Errorf("readelf %s: %w", path, err)
 	}
@@ -36,8 +37,11 @@ func Rows(path, section string) ([]Row, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	defer f.Close()
-	rows, err := parse(out, section, f.Machine)
+	machine := f.Machine
+	if err := f.Close(); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	rows, err := parse(out, section, machine)
 	if err != nil {
 		return nil, fmt.Errorf("readelf %s: %w", path, err)
 	}

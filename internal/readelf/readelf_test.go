@@ -56,7 +56,7 @@ func TestParse(t *testing.T) {
 	if got, err := parse([]byte(printed), ".debug_frame", elf.EM_AARCH64); err != nil || len(got) != 1 || got[0].PC != 0x9000 {
 		t.Errorf(".debug_frame: %+v, %v", got, err)
 	}
-	if _, err := Rows("/nonexistent", ".eh_frame"); err == nil {
+	if _, err := Rows(t.Context(), "/nonexistent", ".eh_frame"); err == nil {
 		t.Error("no error for a file that is not there")
 	}
 }

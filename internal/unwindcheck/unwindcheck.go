@@ -4,6 +4,7 @@
 package unwindcheck
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -65,7 +66,7 @@ const maxExamples = 10
 
 // Compare compares the table that unwind.Build makes of a file with every row that
 // readelf prints of its .eh_frame, at both ends of the row.
-func Compare(path string) (*Result, error) {
+func Compare(ctx context.Context, path string) (*Result, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -83,7 +84,7 @@ func Compare(path string) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	rows, err := readelf.Rows(path, ".eh_frame")
+	rows, err := readelf.Rows(ctx, path, ".eh_frame")
 	if err != nil {
 		return nil, err
 	}

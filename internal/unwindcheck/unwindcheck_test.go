@@ -17,7 +17,7 @@ func TestReadelf(t *testing.T) {
 			if path == "" {
 				t.Skipf("%s is not installed", f.Pattern)
 			}
-			res, err := Compare(path)
+			res, err := Compare(t.Context(), path)
 			if err != nil {
 				t.Fatal(err)
 			}
