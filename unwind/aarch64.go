@@ -9,8 +9,23 @@ const (
 	arm64SP = 31
 )
 
-// packARM64 turns a row into a rule for aarch64.
-func packARM64(s *frameState) (Rule, Wide) {
+// packARM64 turns a row into a rule for aarch64, false if it is none of the usual.
+func packARM64(s *frameState) (Rule, bool) {
+	if !s.signal && s.ra.how != placeUndefined && s.cfaExpr == nil && s.cfaOff >= 0 && s.cfaOff&7 == 0 && s.cfaOff>>3 <= 0xffff {
+		fp, ok := packFPARM64(s)
+		switch {
+		case !ok:
+		case s.cfaReg == arm64SP:
+			return MakeRule(KindSP, fp, uint16(s.cfaOff>>3)), true
+		case s.cfaReg == arm64FP:
+			return MakeRule(KindFP, fp, uint16(s.cfaOff>>3)), true
+		}
+	}
+	return 0, false
+}
+
+// packRareARM64 is packARM64 for all else.
+func packRareARM64(s *frameState) (Rule, Wide) {
 	if s.ra.how == placeUndefined {
 		return MakeRule(KindEnd, 0, 0), Wide{}
 	}
@@ -18,16 +33,6 @@ func packARM64(s *frameState) (Rule, Wide) {
 	// layout is fixed (kernel: arch/arm64/kernel/vdso/sigreturn.S).
 	if s.signal {
 		return MakeRule(KindSignal, 0, 0), Wide{}
-	}
-	if s.cfaExpr == nil && s.cfaOff >= 0 && s.cfaOff&7 == 0 && s.cfaOff>>3 <= 0xffff {
-		fp, ok := packFPARM64(s)
-		switch {
-		case !ok:
-		case s.cfaReg == arm64SP:
-			return MakeRule(KindSP, fp, uint16(s.cfaOff>>3)), Wide{}
-		case s.cfaReg == arm64FP:
-			return MakeRule(KindFP, fp, uint16(s.cfaOff>>3)), Wide{}
-		}
 	}
 	return wideRule(s, arm64FP)
 }

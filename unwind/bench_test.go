@@ -15,16 +15,12 @@ var libLLVM = []string{"/usr/lib/llvm-*/lib/libLLVM-*.so.1", "/usr/lib/x86_64-li
 func BenchmarkBuild(b *testing.B) {
 	src := elfSources(b, library(b, libLLVM...))
 	src.debug = nil
-	want, err := src.table()
-	if err != nil {
-		b.Fatal(err)
-	}
+	want := tableOf(b, src)
 	b.SetBytes(int64(len(src.eh.data)))
 	b.ReportAllocs()
 	for b.Loop() {
-		got, err := src.table()
-		if err != nil || words(got) != words(want) || words(got) < 1000 {
-			b.Fatalf("table of %d words, error %v; want %d words", words(got), err, words(want))
+		if got := tableOf(b, src); words(got) != words(want) || words(got) < 1000 {
+			b.Fatalf("table of %d words, want %d", words(got), words(want))
 		}
 	}
 	b.ReportMetric(float64(4*words(want)), "table-bytes")
@@ -50,10 +46,7 @@ func BenchmarkParse(b *testing.B) {
 func BenchmarkLookup(b *testing.B) {
 	src := elfSources(b, library(b, libLLVM...))
 	src.debug = nil
-	t, err := src.table()
-	if err != nil {
-		b.Fatal(err)
-	}
+	t := tableOf(b, src)
 	p := &t.Pieces[0]
 	size := uint64(p.End - p.Start)
 	pc, found := uint64(0), 0

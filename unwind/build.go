@@ -25,33 +25,39 @@ const maxDebugFrame = 64 << 20
 //
 // See DWARF 5 §6.4 and LSB 5.0 §10.6.
 func Build(o *objfile.Object) (*Table, error) {
-	src := sources{segs: executable(o)}
-	switch o.Machine {
-	case elf.EM_X86_64:
-		src.arch = AMD64
-	case elf.EM_AARCH64:
-		src.arch = ARM64
-	default:
-		return nil, fmt.Errorf("machine %v: %w", o.Machine, ErrNoCFI)
+	arch, err := archOf(o)
+	if err != nil {
+		return nil, err
 	}
+	src := sources{arch: arch, segs: executable(o)}
 	goErr := src.openGo(o)
 	ehErr := src.openEH(o)
 	debugErr := src.openDebug(o)
-	src.known = entryRows(o, &src)
-	t, err := src.table()
-	gaps := t.gaps(src.segs)
-	code, small := findCode(o, &src, gaps)
+	f, err := src.first(entryCode(o, &src))
+	gaps := f.gaps(src.segs)
+	code, small := findCode(o, &src, &f, gaps)
 	if src.eh == nil && src.debug == nil && src.goRows == nil && len(code) == 0 {
 		if err := firstError(goErr, ehErr, debugErr); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrNoCFI, err)
 		}
 		return nil, ErrNoCFI
 	}
-	if found := overlay(overlay(code, findRows(o, src.arch, gaps)), small); len(found) > 0 {
-		src.known = overlay(found, src.known)
-		t, err = src.table()
+	if found := overlay(overlay(code, findRows(o, src.arch, gaps)), small); len(found) > 0 && !errors.Is(err, ErrTooBig) {
+		t, tooBig := src.with(&f, found)
+		return t, firstError(tooBig, err, goErr, ehErr, debugErr)
 	}
-	return t, firstError(err, goErr, ehErr, debugErr)
+	return f.table, firstError(err, goErr, ehErr, debugErr)
+}
+
+// archOf returns the machine o is for, ErrNoCFI if it is none of ours.
+func archOf(o *objfile.Object) (Arch, error) {
+	switch o.Machine {
+	case elf.EM_X86_64:
+		return AMD64, nil
+	case elf.EM_AARCH64:
+		return ARM64, nil
+	}
+	return 0, fmt.Errorf("machine %v: %w", o.Machine, ErrNoCFI)
 }
 
 // openEH reads .eh_frame, if there is one.

@@ -266,10 +266,7 @@ func TestGlibc(t *testing.T) {
 	path := library(t, "/usr/lib/x86_64-linux-gnu/libc.so.6")
 	src := elfSources(t, path)
 	src.debug = nil
-	table, err := src.table()
-	if err != nil {
-		t.Fatal(err)
-	}
+	table := tableOf(t, src)
 	kinds := map[Kind]int{}
 	for i := range table.Pieces {
 		table.Pieces[i].each(func(_ uint64, r Rule) { kinds[r.Kind()]++ })

@@ -358,5 +358,6 @@ func (s *codeState) rule(wide *wideSet) Rule {
 	default:
 		row.fp.how = placeUndefined
 	}
-	return wide.rule(packX86(&row))
+	m := AMD64.machine()
+	return m.pack(&row, wide)
 }

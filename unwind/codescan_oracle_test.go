@@ -44,12 +44,7 @@ func newCodeOracle(tb testing.TB, path string) *codeOracle {
 	c.run(hdr)
 	known := &codeSyms{o: openObject(tb, path), segEnd: src.code}
 	known.read(src.segs)
-	known.readImports()
 	o.scan.read, o.scan.endless, o.scan.wide = known.code, known.neverReturns, &wideSet{}
-	parts := map[uint64]bool{}
-	for _, f := range known.funcs {
-		parts[f.begin] = f.part
-	}
 	for i := range hdr.n {
 		_, off := hdr.entry(i)
 		f, ok := c.fde(off)
@@ -59,9 +54,10 @@ func newCodeOracle(tb testing.TB, path string) *codeOracle {
 		if n := len(o.scan.funcs); n > 0 && o.scan.funcs[n-1].end > f.begin {
 			continue
 		}
-		part := parts[f.begin] || !o.begins(f.begin)
-		o.scan.funcs = append(o.scan.funcs, codeFunc{begin: f.begin, end: f.end, part: part})
+		o.scan.funcs = append(o.scan.funcs, codeFunc{begin: f.begin, end: f.end, part: !o.begins(f.begin)})
 	}
+	known.readNames(o.scan.funcs)
+	known.readImports()
 	return o
 }
 

@@ -4,9 +4,11 @@ package unwind
 
 import (
 	"bytes"
+	"cmp"
 	"debug/elf"
 	"encoding/binary"
 	"io"
+	"slices"
 	"sort"
 
 	"github.com/lowflame/lowflame/objfile"
@@ -24,9 +26,9 @@ const (
 	maxUnsized = 1 << 14
 )
 
-// findCode returns the rows of functions that src leaves without, as
+// findCode returns the rows of functions that known leaves without, as
 // codeScan.run does. gaps is where that may be.
-func findCode(o *objfile.Object, src *sources, gaps []gap) (rows, small []span) {
+func findCode(o *objfile.Object, src *sources, known *first, gaps []gap) (rows, small []span) {
 	if len(gaps) == 0 {
 		return nil, nil
 	}
@@ -35,11 +37,12 @@ func findCode(o *objfile.Object, src *sources, gaps []gap) (rows, small []span) 
 		return nil, nil
 	}
 	cover := coverage{funcs: sortFuncs(syms.funcs), entry: uint64(o.Entry)}
-	_ = src.each(cover.row) // whoever builds the table reports the error
+	known.rows(src, cover.row)
 	cover.row(1<<64-1, 0)
 	if len(cover.bare) == 0 || cover.size > maxScanText {
 		return nil, nil
 	}
+	syms.readNames(cover.bare)
 	if o.Machine == elf.EM_AARCH64 {
 		return scanARM64(syms.code, cover.bare), nil
 	}
@@ -49,10 +52,7 @@ func findCode(o *objfile.Object, src *sources, gaps []gap) (rows, small []span) 
 }
 
 // funcSym is a symbol of a function.
-type funcSym struct {
-	begin, end uint64
-	part       bool // see codeFunc
-}
+type funcSym struct{ begin, end uint64 }
 
 // coverage finds the functions that have no rule where they begin.
 type coverage struct {
@@ -75,7 +75,7 @@ func (c *coverage) row(pc uint64, r Rule) {
 		if f.end-f.begin > maxScanFunc {
 			continue
 		}
-		c.bare = append(c.bare, codeFunc{begin: f.begin, end: f.end, part: f.part})
+		c.bare = append(c.bare, codeFunc{begin: f.begin, end: f.end})
 		c.size += f.end - f.begin
 	}
 	c.rule = r
@@ -87,88 +87,126 @@ type codeSyms struct {
 	// segEnd returns where the executable segment that holds an address ends, 0
 	// if none does.
 	segEnd func(pc uint64) uint64
-	funcs  []funcSym
+	funcs  []funcSym // those that may be without rules
+	syms   *objfile.Symbols
+	table  objfile.SymTable // that is
 	// endless are functions known by name never to return, slots the words
 	// that the dynamic linker writes the addresses of such functions to.
 	endless map[uint64]bool
 	slots   map[uint64]bool
 	stubs   map[uint64]bool // PLT entries looked at: whether they jump through slots
+	text    []byte          // the function being looked at
 }
 
 // read reads the symbols of functions. It returns false if none begins in gaps.
 func (c *codeSyms) read(gaps []gap) bool {
-	syms, err := c.o.Symbols(objfile.SymTab)
-	if err != nil {
-		if syms, err = c.o.Symbols(objfile.DynSym); err != nil {
-			return false
+	for _, c.table = range []objfile.SymTable{objfile.SymTab, objfile.DynSym} {
+		var err error
+		if c.syms, err = c.o.Symbols(c.table); err == nil {
+			break
 		}
+	}
+	if c.syms == nil {
+		return false
 	}
 	inGap := func(pc uint64) bool {
 		i := sort.Search(len(gaps), func(i int) bool { return gaps[i].end > pc })
 		return i < len(gaps) && gaps[i].begin <= pc
 	}
 	any := false
-	c.eachFunc(syms, func(s objfile.Symbol) bool {
-		any = inGap(uint64(s.Value))
-		return !any
-	})
-	if !any {
-		return false
-	}
-	c.endless = map[uint64]bool{}
-	names := syms.Names()
-	n := 0
-	c.eachFunc(syms, func(s objfile.Symbol) bool {
+	c.eachFunc(func(s objfile.Symbol) {
+		in := inGap(uint64(s.Value))
+		any = any || in
+		// Gaps smaller than that are not among gaps.
+		if s.Size >= padding && !in {
+			return
+		}
 		f := funcSym{begin: uint64(s.Value), end: uint64(s.Value) + s.Size}
 		if s.Size == 0 {
 			f.end = min(f.begin+maxUnsized, c.segEnd(f.begin))
 		}
-		if name, err := names.Bytes(s.Name); err == nil {
-			f.part = isPart(name)
-			// A program's own err may well return.
-			if neverReturnsC(name) && !bytes.Contains(name, []byte("err")) {
-				c.endless[f.begin] = true
-			}
-		}
-		// Gaps smaller than that are not among gaps.
-		if s.Size < padding || inGap(f.begin) {
-			c.funcs = append(c.funcs, f)
-		}
-		n++
-		return n < maxScanSyms
+		c.funcs = append(c.funcs, f)
 	})
-	return true
+	return any
 }
 
-// eachFunc calls yield for the functions defined in executable segments.
-func (c *codeSyms) eachFunc(syms *objfile.Symbols, yield func(objfile.Symbol) bool) {
+// readNames finds out which of the functions are parts, and which of those they
+// call never return. Names are far apart in the file, so only those are read.
+func (c *codeSyms) readNames(bare []codeFunc) {
+	c.endless = map[uint64]bool{}
+	wanted := newPCSet(len(bare))
+	for i := range bare {
+		wanted.add(bare[i].begin)
+		c.addCalled(&wanted, &bare[i])
+	}
+	names := c.syms.Names()
+	c.eachFunc(func(s objfile.Symbol) {
+		pc := uint64(s.Value)
+		if !wanted.has(pc) {
+			return
+		}
+		name, err := names.Bytes(s.Name)
+		if err != nil {
+			return
+		}
+		i := sort.Search(len(bare), func(i int) bool { return bare[i].begin >= pc })
+		if i < len(bare) && bare[i].begin == pc && isPart(name) {
+			bare[i].part = true
+		}
+		// A program's own err may well return.
+		if neverReturnsC(name) && !bytes.Contains(name, []byte("err")) {
+			c.endless[pc] = true
+		}
+	})
+}
+
+// addCalled adds what f may call: wherever its bytes, read as a call, lead.
+func (c *codeSyms) addCalled(wanted *pcSet, f *codeFunc) {
+	const call, size = 0xe8, 5
+	if c.o.Machine != elf.EM_X86_64 {
+		return
+	}
+	c.text = slices.Grow(c.text[:0], int(f.end-f.begin))[:f.end-f.begin]
+	code := c.text[:c.code(c.text, f.begin)]
+	for at := 0; ; at++ {
+		i := bytes.IndexByte(code[at:], call)
+		if at += i; i < 0 || len(code)-at < size {
+			return
+		}
+		to := f.begin + uint64(at+size) + uint64(int64(int32(binary.LittleEndian.Uint32(code[at+1:]))))
+		if c.segEnd(to) != 0 {
+			wanted.add(to)
+		}
+	}
+}
+
+// eachFunc calls f for the functions defined in executable segments.
+func (c *codeSyms) eachFunc(f func(objfile.Symbol)) {
 	// An error ends the list early.
-	_ = syms.All(func(_ int, s objfile.Symbol) bool {
+	_ = c.syms.All(func(i int, s objfile.Symbol) bool {
 		if s.Section == elf.SHN_UNDEF || s.Section == elf.SHN_ABS {
 			return true
 		}
 		if s.Type != elf.STT_FUNC && s.Type != elf.STT_GNU_IFUNC {
 			return true
 		}
-		if end := c.segEnd(uint64(s.Value)); s.Size > end-uint64(s.Value) || end == 0 {
-			return true
+		if end := c.segEnd(uint64(s.Value)); end != 0 && s.Size <= end-uint64(s.Value) {
+			f(s)
 		}
-		return yield(s)
+		return i < maxScanSyms
 	})
 }
 
 // sortFuncs sorts functions and lets each end where the next begins.
 func sortFuncs(funcs []funcSym) []funcSym {
-	sort.Slice(funcs, func(i, j int) bool {
-		a, b := &funcs[i], &funcs[j]
-		return a.begin < b.begin || a.begin == b.begin && a.end > b.end
+	slices.SortFunc(funcs, func(a, b funcSym) int {
+		return cmp.Or(cmp.Compare(a.begin, b.begin), cmp.Compare(b.end, a.end))
 	})
 	out := funcs[:0]
 	for _, f := range funcs {
 		if n := len(out); n > 0 {
 			last := &out[n-1]
 			if last.begin == f.begin {
-				last.part = last.part || f.part
 				continue
 			}
 			last.end = min(last.end, f.begin)
@@ -200,6 +238,9 @@ func (c *codeSyms) readImports() {
 	imports := map[uint32]bool{}
 	names := syms.Names()
 	_ = syms.All(func(i int, s objfile.Symbol) bool {
+		if c.table == objfile.SymTab && s.Section != elf.SHN_UNDEF {
+			return i < maxScanSyms // readNames has seen it
+		}
 		name, err := names.Bytes(s.Name)
 		if err == nil && neverReturnsC(name) {
 			imports[uint32(i)] = true

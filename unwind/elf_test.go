@@ -64,3 +64,13 @@ func library(tb testing.TB, patterns ...string) string {
 	tb.Skipf("none of %q is installed", patterns)
 	return ""
 }
+
+// tableOf makes the table of src alone, without what Build finds out about code.
+func tableOf(tb testing.TB, src *sources) *Table {
+	tb.Helper()
+	f, err := src.first(gap{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return f.table
+}

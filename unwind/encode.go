@@ -5,10 +5,12 @@ package unwind
 import "errors"
 
 // Shape of the run dictionary. Prologues and epilogues change the rule every
-// few bytes, and in few patterns; larger values gain nothing on real libraries.
+// few bytes, and in few patterns.
 const (
 	maxRun = 8 // rows in one run
-	runGap = 4 // most bytes between two rows of a run
+	// runGap is the most bytes between two rows of a run in tables too large to
+	// look for the best runs; larger values gain nothing there.
+	runGap = 4
 
 	// padding is the size of a stretch without rules from which code may be in
 	// it. Functions are aligned to 16 bytes, and what is between them never
@@ -43,13 +45,17 @@ type encoder struct {
 	pending span // the last row added, which the next may still replace
 	started bool // pending holds a row
 	last    Rule // rule in force before pending
+	// block has the rows since the last end, as long as they are few enough for
+	// bestRuns; large: they were more, and runs are made as rows come.
+	block   []span
+	large   bool
 	run     [maxRun]span
 	runLen  int
 	piece   pieceEncoder
-	words   int // in finished pieces
-	// padding is the size of a stretch without rules below which the rule
-	// before it goes on.
-	padding uint64
+	words   int    // in finished pieces
+	padding uint64 // see sources.padding
+	pads    []gap  // stretches without rules shorter than that, and
+	none    []gap  // all others
 	err     error
 }
 
@@ -57,6 +63,8 @@ type encoder struct {
 func (e *encoder) add(pc uint64, r Rule) {
 	if e.started && pc > e.pending.pc {
 		e.commit(e.pending, pc)
+	} else if !e.started && pc > 0 {
+		e.none = append(e.none, gap{0, pc})
 	}
 	if !e.started || pc >= e.pending.pc {
 		e.pending, e.started = span{pc, r}, true
@@ -66,6 +74,7 @@ func (e *encoder) add(pc uint64, r Rule) {
 // finish returns the table. The last row ends it; its rule, which ought to be
 // KindNone, is not used. With ErrTooBig the table holds what fitted.
 func (e *encoder) finish() (*Table, error) {
+	e.none = append(e.none, gap{e.pending.pc, 1<<64 - 1})
 	e.end(e.pending.pc)
 	return &e.table, e.err
 }
@@ -76,15 +85,33 @@ func (e *encoder) commit(s span, next uint64) {
 		return
 	}
 	if s.rule.Kind() == KindNone {
-		if next-s.pc < e.padding && e.runLen > 0 {
+		if next-s.pc < e.padding {
+			e.pads = append(e.pads, gap{s.pc, next})
 			return
 		}
+		e.none = append(e.none, gap{s.pc, next})
 		if next-s.pc >= splitGap {
 			e.end(s.pc)
 			return
 		}
 	}
 	e.last = s.rule
+	if e.large {
+		e.collect(s)
+		return
+	}
+	e.block = append(e.block, s)
+	if len(e.block) > maxBest {
+		e.large = true
+		for _, s := range e.block {
+			e.collect(s)
+		}
+		e.block = nil
+	}
+}
+
+// collect adds a row to the run being made, or begins another.
+func (e *encoder) collect(s span) {
 	if n := e.runLen; n > 0 && n < maxRun && s.pc-e.run[n-1].pc <= runGap {
 		e.run[n] = s
 		e.runLen++
@@ -97,6 +124,17 @@ func (e *encoder) commit(s span, next uint64) {
 
 // end closes the piece being made at pc.
 func (e *encoder) end(pc uint64) {
+	rest := e.block
+	for _, n := range bestRuns(e.block) {
+		run := rest[:n]
+		rest = rest[n:]
+		next := pc
+		if len(rest) > 0 {
+			next = rest[0].pc
+		}
+		e.emit(run, next)
+	}
+	e.block = e.block[:0]
 	e.flush(pc)
 	if e.piece.open && e.err == nil {
 		e.closePiece(pc)
@@ -104,14 +142,16 @@ func (e *encoder) end(pc uint64) {
 	e.last = MakeRule(KindNone, 0, 0)
 }
 
-// flush writes the run collected, and fillers up to next, where the next row or
-// the end of the piece is.
+// flush writes the run collected; the next row or the end of the piece is at next.
 func (e *encoder) flush(next uint64) {
-	if e.runLen == 0 {
-		return
+	if e.runLen > 0 {
+		e.emit(e.run[:e.runLen], next)
+		e.runLen = 0
 	}
-	run := e.run[:e.runLen]
-	e.runLen = 0
+}
+
+// emit writes a run, and fillers up to next.
+func (e *encoder) emit(run []span, next uint64) {
 	at, rule := run[0].pc, run[len(run)-1].rule
 	e.put(run)
 	for next-at >= 1<<16 && e.err == nil {

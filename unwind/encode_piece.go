@@ -16,8 +16,10 @@ const (
 
 	minShift, maxShift = 8, 16
 	// rowsPerPage is the average to aim for: a search then takes two or three
-	// steps and the index costs a quarter of the rows.
+	// steps and the index costs a quarter of the rows. Twice that in pieces of up
+	// to smallPiece rows, of which the cache holds more than one step costs.
 	rowsPerPage = 4
+	smallPiece  = 1 << 14
 )
 
 // pieceEncoder makes one piece.
@@ -44,16 +46,16 @@ func (p *pieceEncoder) size() int {
 	return len(p.rows) + len(p.dict.words) + len(p.wides)*WideWords
 }
 
-// maxPages is the most index pages pages picks for a piece that ends at end.
-func (p *pieceEncoder) maxPages(end uint64) uint64 {
-	return max(uint64(len(p.rows)/rowsPerPage), (end-p.start)>>maxShift+1)
+// maxPages is the most index pages that finish picks for a piece that ends at end.
+func (p *pieceEncoder) maxPages(end uint64, perPage int) uint64 {
+	return max(uint64(len(p.rows)/perPage), (end-p.start)>>maxShift+1)
 }
 
 // room reports whether one more run at pc fits, whatever is in it.
 func (p *pieceEncoder) room(pc uint64) bool {
 	const worst = maxRun /* rows */ + maxRun /* dict */ + maxRun*WideWords
 	// The piece may end up to 1<<16 bytes after its last row.
-	index := p.maxPages(pc+1<<17) + maxRun/rowsPerPage + 2
+	index := p.maxPages(pc+1<<17, rowsPerPage) + maxRun/rowsPerPage + 2
 	return uint64(p.size())+index+worst <= MaxPieceWords && len(p.dict.words)+maxRun <= maxDict
 }
 
@@ -100,8 +102,11 @@ func (p *pieceEncoder) rule(r Rule) Rule {
 // finish returns the piece, which ends at end; all are the table's wide rules.
 func (p *pieceEncoder) finish(end uint64, all []Wide) Piece {
 	length := end - p.start
-	shift := uint8(minShift)
-	for shift < maxShift && (length-1)>>shift+1 > p.maxPages(end) {
+	shift, perPage := uint8(minShift), rowsPerPage
+	if len(p.rows) <= smallPiece {
+		perPage *= 2
+	}
+	for shift < maxShift && (length-1)>>shift+1 > p.maxPages(end, perPage) {
 		shift++
 	}
 	for p.densest(shift) > MaxPageRows { // at minShift there are 256 at most

@@ -5,6 +5,7 @@ package unwind
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/lowflame/lowflame/stack"
@@ -112,6 +113,8 @@ func TestEncode(t *testing.T) {
 	}{
 		{"few", 10, 3, 0, 1},
 		{"one row", 1, 3, 0, 1},
+		{"the most that bestRuns cuts", maxBest, 20, 0, 1},
+		{"rare rules that bestRuns cuts", maxBest / 2, 65536, len(wides), 1},
 		{"many, few rules", 200_000, 20, 0, 1},
 		{"more runs than the dictionary holds", 300_000, 2000, 0, 2},
 		{"more rules than the dictionary holds", 400_000, 65536, 0, 2},
@@ -129,6 +132,72 @@ func TestEncode(t *testing.T) {
 			}
 			checkTable(t, table, rows, wides)
 		})
+	}
+}
+
+// TestBestRuns: functions alike but for their size share all their runs, although
+// their rows are further apart than runGap, and what occurs once costs no run.
+func TestBestRuns(t *testing.T) {
+	const funcs = 1000
+	var rows []span
+	pc := uint64(0x1000)
+	for i := range uint64(funcs) {
+		for n, gap := range []uint64{0, 4, 13, 40} {
+			pc += gap
+			rows = append(rows, span{pc, MakeRule(KindSP, uint8(n), uint16(n+1))})
+		}
+		pc += 300 + 16*i
+		rows = append(rows, span{pc, MakeRule(KindFP, 0, uint16(1000+i))})
+		pc += 100
+	}
+	rows = append(rows, span{pc, 0})
+	table, err := encode(t, rows, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkTable(t, table, rows, nil)
+	p := &table.Pieces[0]
+	if n := p.Dict - p.Row; n != 2*funcs {
+		t.Errorf("%d rows, want %d", n, 2*funcs)
+	}
+	if n := p.Wide - p.Dict; n != funcs+4 {
+		t.Errorf("%d words in the dictionary, want %d", n, funcs+4)
+	}
+}
+
+// TestTableRows: what comes out is what went in, without fillers and repetitions.
+func TestTableRows(t *testing.T) {
+	rows := randomRows(rand.New(rand.NewPCG(3, 4)), 100_000, 300, 0)
+	table, err := encode(t, rows, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got, want []span
+	for i, s := range rows {
+		if n := len(want); n == 0 || want[n-1].rule != s.rule {
+			if s.rule != 0 || i > 0 && i < len(rows)-1 {
+				want = append(want, s)
+			}
+		}
+	}
+	end := stack.LinkAddr(0)
+	for r := range table.Rows() {
+		if end != 0 && r.Begin > end { // between two pieces
+			got = append(got, span{uint64(end), 0})
+		}
+		got = append(got, span{uint64(r.Begin), r.Rule})
+		end = r.End
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%d rows, want %d", len(got), len(want))
+	}
+	if last := rows[len(rows)-1].pc; uint64(end) != last {
+		t.Errorf("rows end at %#x, want %#x", end, last)
+	}
+	for r := range table.Rows() {
+		if r.Begin > table.Pieces[0].Start { // stops when told
+			break
+		}
 	}
 }
 

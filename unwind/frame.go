@@ -40,18 +40,28 @@ type frameState struct {
 
 // machine is what the tables and the walk must know about an architecture.
 type machine struct {
-	fpReg, raReg uint32 // DWARF register numbers
-	// pack turns a row into a rule. If that has KindWide, the second result
-	// is the wide rule and the rule's operand is to be filled in.
-	pack func(*frameState) (Rule, Wide)
+	fpReg, spReg, raReg uint32 // DWARF register numbers
+	// usual turns a row into a rule, false if it is one that few rows have. rare
+	// is for those: if its rule has KindWide, the second result is the wide rule
+	// and the rule's operand is to be filled in.
+	usual func(*frameState) (Rule, bool)
+	rare  func(*frameState) (Rule, Wide)
+}
+
+// pack turns a row into a rule, and adds the wide rule that takes to wide.
+func (m *machine) pack(s *frameState, wide *wideSet) Rule {
+	if r, ok := m.usual(s); ok {
+		return r
+	}
+	return wide.rule(m.rare(s))
 }
 
 // machine returns the description of a.
 func (a Arch) machine() machine {
 	if a == ARM64 {
-		return machine{fpReg: arm64FP, raReg: arm64LR, pack: packARM64}
+		return machine{fpReg: arm64FP, spReg: arm64SP, raReg: arm64LR, usual: packARM64, rare: packRareARM64}
 	}
-	return machine{fpReg: x86RBP, raReg: x86RIP, pack: packX86}
+	return machine{fpReg: x86RBP, spReg: x86RSP, raReg: x86RIP, usual: packX86, rare: packRareX86}
 }
 
 // lost returns a wide rule whose return address is nowhere to be found: it stands

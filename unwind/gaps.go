@@ -33,54 +33,11 @@ func (a Arch) sigreturnCode() []byte {
 	return []byte{0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05} // mov $15, %rax; syscall
 }
 
-// gap is a stretch of addresses without a rule.
+// gap is a stretch of addresses.
 type gap struct{ begin, end uint64 }
 
-// gaps returns the parts of executable segments that t has no rule for, lowest
-// first.
-func (t *Table) gaps(segs []gap) []gap {
-	var out []gap
-	for _, s := range segs {
-		pc := s.begin
-		for i := range t.Pieces {
-			p := &t.Pieces[i]
-			begin, end := max(uint64(p.Start), s.begin), min(uint64(p.End), s.end)
-			if begin >= end {
-				continue
-			}
-			if begin > pc {
-				out = append(out, gap{pc, begin})
-			}
-			out = p.gaps(out, begin, end)
-			pc = end
-		}
-		if pc < s.end {
-			out = append(out, gap{pc, s.end})
-		}
-	}
-	return out
-}
-
-// gaps appends the stretches of [begin, end), which lies in the piece, that have
-// no rule.
-func (p *Piece) gaps(out []gap, begin, end uint64) []gap {
-	from := uint64(0)
-	p.each(func(pc uint64, r Rule) {
-		switch none := r.Kind() == KindNone; {
-		case none && from == 0:
-			from = max(pc, begin)
-		case !none && from != 0:
-			if to := min(pc, end); from < to {
-				out = append(out, gap{from, to})
-			}
-			from = 0
-		}
-	})
-	if from != 0 && from < end {
-		out = append(out, gap{from, end})
-	}
-	return out
-}
+// within returns what of g lies in o.
+func (g gap) within(o gap) gap { return gap{max(g.begin, o.begin), min(g.end, o.end)} }
 
 // each calls f for each row of the piece, in order.
 func (p *Piece) each(f func(pc uint64, r Rule)) {
@@ -98,14 +55,18 @@ func (p *Piece) each(f func(pc uint64, r Rule)) {
 	}
 }
 
-// entryRows returns rows for the entry point, which nobody called.
-func entryRows(o *objfile.Object, src *sources) []span {
+// entryCode returns the code at the entry point, which nobody called.
+func entryCode(o *objfile.Object, src *sources) gap {
 	entry := uint64(o.Entry)
-	end := min(entry+entrySize, src.code(entry))
-	if end <= entry {
+	return gap{entry, min(entry+entrySize, src.code(entry))}
+}
+
+// entryRows returns rows for that code.
+func entryRows(code gap) []span {
+	if code.end <= code.begin {
 		return nil
 	}
-	return []span{{entry, MakeRule(KindEnd, 0, 0)}, {end, 0}}
+	return []span{{code.begin, MakeRule(KindEnd, 0, 0)}, {code.end, 0}}
 }
 
 // findRows returns rows for signal trampolines in gaps.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/lowflame/lowflame/internal/readelf"
 	"github.com/lowflame/lowflame/objfile"
 	"github.com/lowflame/lowflame/stack"
 )
@@ -40,23 +41,26 @@ func TestGoDebugFrame(t *testing.T) {
 	for _, arch := range []string{"amd64", "arm64"} {
 		t.Run(arch, func(t *testing.T) {
 			path := build(t, "plain", "env", "CGO_ENABLED=0", "GOARCH="+arch, "go", "build", "-o", "OUT", "./plain")
-			src := elfSources(t, path)
 			table := buildTable(t, path)
 			kinds, bad, agree := map[Kind]int{}, 0, 0
 			base, kind := "rsp", KindSP
 			if arch == "arm64" {
 				base, kind = "sp", KindGo
 			}
-			for _, w := range readelfRows(t, path, ".debug_frame", src.code) {
-				r, _ := table.Lookup(stack.LinkAddr(w.pc))
+			rows, err := readelf.Rows(t.Context(), path, ".debug_frame")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, w := range rows {
+				r, _ := table.Lookup(stack.LinkAddr(w.PC))
 				kinds[r.Kind()]++
 				if r.Kind() != kind {
 					continue
 				}
-				if w.cfa == fmt.Sprintf("%s%+d", base, 8*int(r.Off())) {
+				if w.CFA == fmt.Sprintf("%s%+d", base, 8*int(r.Off())) {
 					agree++
 				} else if bad++; bad < 10 {
-					t.Errorf("rule at %#x is %d words, readelf has %+v", w.pc, r.Off(), w)
+					t.Errorf("rule at %#x is %d words, readelf has %+v", w.PC, r.Off(), w)
 				}
 			}
 			t.Logf("%d rows agree, kinds %v", agree, kinds)

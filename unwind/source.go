@@ -2,7 +2,10 @@
 
 package unwind
 
-// sources is all a table is made of, in order of trust.
+import "github.com/lowflame/lowflame/stack"
+
+// sources is all a table is made of, in order of trust, but for what is found out
+// about code that has no rows here.
 type sources struct {
 	arch Arch
 	// goRows are the rows of Go text, which ends with one of KindNone. They win:
@@ -10,7 +13,6 @@ type sources struct {
 	goRows []span
 	eh     *section
 	debug  *section // .debug_frame: for code .eh_frame lacks
-	known  []span   // rows for code that nothing above covers
 	segs   []gap    // executable segments
 	wide   wideSet  // of all rows
 }
@@ -51,25 +53,118 @@ func (s *section) reader(src *sources, name string, row func(uint64, *frameState
 	return c
 }
 
-// table builds the table. The error is a *CFIError or ErrTooBig; the table has
-// what could be used.
-func (src *sources) table() (*Table, error) {
-	e := &encoder{table: Table{Arch: src.arch}, wide: &src.wide}
+// padding is the size of a stretch without rules below which the rule before it
+// goes on.
+func (src *sources) padding() uint64 {
 	text := uint64(0)
 	for _, s := range src.segs {
 		text += s.end - s.begin
 	}
 	if text > smallText {
-		e.padding = padding
+		return padding
 	}
-	m := merger{low: src.known, add: e.add}
+	return 0
+}
+
+// first is a table of what sources say, and what they do not say anything of.
+type first struct {
+	table *Table
+	entry gap   // the code at the entry point; it has its rules, see entryRows
+	none  []gap // stretches without rules
+	pads  []gap // those in which the table lets the rule before them go on
+}
+
+// first builds the table of all sources. The error is a *CFIError or ErrTooBig;
+// the table has what could be used.
+func (src *sources) first(entry gap) (first, error) {
+	e := src.encoder()
+	m := merger{low: entryRows(entry), add: e.add}
 	err := src.each(m.row)
 	m.until(1<<64 - 1)
 	t, tooBig := e.finish()
-	return t, firstError(tooBig, err)
+	return first{t, entry, e.none, e.pads}, firstError(tooBig, err)
 }
 
-// each passes on the rows of all sources but known, in order.
+// with builds the table of f and, where that has no rules or those of the entry
+// point, of found.
+func (src *sources) with(f *first, found []span) (*Table, error) {
+	e := src.encoder()
+	m := merger{low: overlay(found, entryRows(f.entry)), add: e.add}
+	f.rows(src, m.row)
+	m.until(1<<64 - 1)
+	return e.finish()
+}
+
+func (src *sources) encoder() *encoder {
+	return &encoder{table: Table{Arch: src.arch}, wide: &src.wide, padding: src.padding()}
+}
+
+// rows passes on the rows that f was made of, but for those of the entry point.
+func (f *first) rows(src *sources, pass func(uint64, Rule)) {
+	last := Rule(0)
+	add := func(pc uint64, r Rule) {
+		if r != last {
+			pass(pc, r)
+			last = r
+		}
+	}
+	end := stack.LinkAddr(0)
+	pads := f.pads
+	for row := range f.table.Rows() {
+		if row.Begin != end {
+			add(uint64(end), 0)
+		}
+		end = row.End
+		r := row.Rule
+		if r.Kind() == KindWide {
+			r = MakeRule(KindWide, 0, src.wide.add(row.Piece.WideRule(r.Off())))
+		}
+		g := f.afterEntry(gap{uint64(row.Begin), uint64(row.End)}, r, add)
+		if g.begin < g.end {
+			add(g.begin, r)
+		}
+		for ; len(pads) > 0 && pads[0].begin < g.end; pads = pads[1:] {
+			if p := pads[0].within(g); p.begin < p.end {
+				add(p.begin, 0)
+				if p.end < g.end {
+					add(p.end, r)
+				}
+			}
+		}
+	}
+	add(uint64(end), 0)
+}
+
+// afterEntry returns what of row g, of rule r, lies after the code at the entry
+// point, or all of g if that has nothing to do with it. It passes on the rest.
+func (f *first) afterEntry(g gap, r Rule, add func(uint64, Rule)) gap {
+	known := g.within(f.entry)
+	if r.Kind() != KindEnd || known.begin >= known.end {
+		return g
+	}
+	if g.begin < known.begin {
+		add(g.begin, r)
+	}
+	add(known.begin, 0)
+	return gap{known.end, g.end}
+}
+
+// gaps returns the parts of executable segments that f has no rule for, lowest
+// first.
+func (f *first) gaps(segs []gap) []gap {
+	var out []gap
+	for _, g := range f.none {
+		for _, s := range segs {
+			if in := g.within(s); in.begin < in.end {
+				out = append(out, in)
+			}
+		}
+	}
+	return out
+}
+
+// each passes on the rows of all sources, in order. The error is a *CFIError; what
+// could be used is passed on all the same.
 func (src *sources) each(add func(uint64, Rule)) error {
 	if src.debug == nil && len(src.goRows) == 0 {
 		// The usual case needs no list of rows.
@@ -92,6 +187,10 @@ type merger struct {
 }
 
 func (m *merger) row(pc uint64, r Rule) {
+	if len(m.low) == 0 && m.cur.Kind() == KindNone {
+		m.add(pc, r)
+		return
+	}
 	m.until(pc)
 	if len(m.low) > 0 && m.low[0].pc == pc {
 		m.cur, m.low = m.low[0].rule, m.low[1:]
@@ -128,17 +227,13 @@ func (src *sources) read(s *section, name string, add func(uint64, Rule)) error 
 	if s == nil {
 		return nil
 	}
-	pack := src.arch.machine().pack
+	m := src.arch.machine()
 	c := s.reader(src, name, func(pc uint64, st *frameState) {
 		if st == nil {
 			add(pc, 0)
 			return
 		}
-		r, w := pack(st)
-		if r.Kind() == KindWide {
-			r = src.wide.rule(r, w)
-		}
-		add(pc, r)
+		add(pc, m.pack(st, &src.wide))
 	})
 	c.run(parseHdr(s.hdr, s.hdrAddr, s.addr))
 	if c.err != nil {

@@ -9,26 +9,26 @@ const (
 	x86RIP = 16
 )
 
-// packX86 turns a row into a rule for x86-64.
-func packX86(s *frameState) (Rule, Wide) {
-	if s.ra.how == placeUndefined {
-		return MakeRule(KindEnd, 0, 0), Wide{}
-	}
+// packX86 turns a row into a rule for x86-64, false if it is none of the usual.
+func packX86(s *frameState) (Rule, bool) {
 	if s.ra.how == placeCFA && s.ra.off == -8 && s.cfaExpr == nil && s.cfaOff >= 0 && s.cfaOff&7 == 0 && s.cfaOff>>3 <= 0xffff {
 		fp, ok := packFPX86(&s.fp)
 		switch {
 		case !ok:
 		case s.cfaReg == x86RSP:
-			return MakeRule(KindSP, fp, uint16(s.cfaOff>>3)), Wide{}
+			return MakeRule(KindSP, fp, uint16(s.cfaOff>>3)), true
 		case s.cfaReg == x86RBP:
-			return MakeRule(KindFP, fp, uint16(s.cfaOff>>3)), Wide{}
+			return MakeRule(KindFP, fp, uint16(s.cfaOff>>3)), true
 		}
 	}
-	return packRareX86(s)
+	return 0, false
 }
 
 // packRareX86 is packX86 for what is not SP or FP plus a small offset.
 func packRareX86(s *frameState) (Rule, Wide) {
+	if s.ra.how == placeUndefined {
+		return MakeRule(KindEnd, 0, 0), Wide{}
+	}
 	if s.cfaExpr != nil {
 		if n, ok := parsePLT(s.cfaExpr); ok && s.ra.how == placeCFA && s.ra.off == -8 && s.fp.how <= placeSame {
 			return MakeRule(KindPLT, FPSame, n), Wide{}

@@ -27,11 +27,6 @@ const (
 	costSeconds = "3"
 )
 
-// costSection times samples in the BPF program itself.
-func costSection() section {
-	return section{"cost", "what a sample costs, timed in the BPF program", measureCost}
-}
-
 func measureCost(ctx context.Context, b *bench) error {
 	if err := b.deep(ctx); err != nil {
 		return err

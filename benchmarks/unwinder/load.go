@@ -15,11 +15,6 @@ const (
 	maxLoad         = 150 // ms
 )
 
-// loadSection loads the BPF program.
-func loadSection() section {
-	return section{"load", "what the kernel does to accept the BPF program", measureLoad}
-}
-
 func measureLoad(ctx context.Context, b *bench) error {
 	var loads []float64
 	var instructions map[string]uint32

@@ -29,7 +29,11 @@ type section struct {
 }
 
 func sections() []section {
-	return []section{costSection(), loadSection()}
+	return []section{
+		{"cost", "what a sample costs, timed in the BPF program", measureCost},
+		{"load", "what the kernel does to accept the BPF program", measureLoad},
+		{"tables", "how large, complete and right unwind tables are, and how fast they are made", measureTables},
+	}
 }
 
 // bench is what every section measures with.

@@ -52,6 +52,19 @@ type Config struct {
 	MaxProcesses int
 }
 
+func (c Config) withDefaults() Config {
+	if c.Frequency <= 0 {
+		c.Frequency = defaultFrequency
+	}
+	if c.Window <= 0 {
+		c.Window = time.Second
+	}
+	if c.MaxProcesses <= 0 {
+		c.MaxProcesses = defaultMaxProcesses
+	}
+	return c
+}
+
 // Unwinder is a loaded program. Its methods are safe for concurrent use.
 type Unwinder struct {
 	cfg    Config
@@ -90,16 +103,7 @@ const (
 // Open loads the program and its maps into the kernel, without sampling yet.
 // The error of a program the kernel refuses is an *ebpf.VerifierError.
 func Open(cfg Config) (*Unwinder, error) {
-	if cfg.Frequency <= 0 {
-		cfg.Frequency = defaultFrequency
-	}
-	if cfg.Window <= 0 {
-		cfg.Window = time.Second
-	}
-	if cfg.MaxProcesses <= 0 {
-		cfg.MaxProcesses = defaultMaxProcesses
-	}
-	u := &Unwinder{cfg: cfg, flushed: make(chan struct{}, 1), rawDone: make(chan struct{}, 1)}
+	u := &Unwinder{cfg: cfg.withDefaults(), flushed: make(chan struct{}, 1), rawDone: make(chan struct{}, 1)}
 	rate, err := maxSampleRate()
 	if err != nil {
 		return nil, err

@@ -66,9 +66,12 @@ func Lowflame() Rules {
 			"benchmarks/...":      {"..."},
 			"internal/preflight":  nil,
 			"internal/layers":     nil,
+			"internal/readelf":    nil,
 			"internal/testreport": nil,
 			"internal/testutil":   {"stack", "objfile"},
-			"internal/gen/...":    nil,
+			// Compares what unwind makes; unwind's own tests use readelf alone.
+			"internal/unwindcheck": {"stack", "objfile", "unwind", "internal/readelf"},
+			"internal/gen/...":     nil,
 
 			"internal/kernelmatrix/...": {"benchmarks/..."},
 		},
@@ -102,7 +105,7 @@ func Lowflame() Rules {
 		},
 		Starters: []string{"agent", "cmd/..."},
 		Free: []string{
-			"benchmarks/...", "internal/testutil", "internal/testreport", "internal/gen/...", "internal/kernelmatrix/...",
+			"benchmarks/...", "internal/testutil", "internal/testreport", "internal/gen/...", "internal/readelf", "internal/unwindcheck", "internal/kernelmatrix/...",
 		},
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sort"
 
 	"github.com/lowflame/lowflame/objfile"
 	"github.com/lowflame/lowflame/stack"
@@ -109,6 +110,15 @@ func (t *Table) Lookup(addr stack.LinkAddr) (Func, bool) {
 	f := t.funcs[i]
 	start := t.base + stack.LinkAddr(f.off)
 	return Func{Start: start, End: start + stack.LinkAddr(f.size), ID: uint32(f.name)}, true
+}
+
+// Next returns where the first function after addr begins; false if none does.
+func (t *Table) Next(addr stack.LinkAddr) (stack.LinkAddr, bool) {
+	i := sort.Search(len(t.funcs), func(i int) bool { return t.base+stack.LinkAddr(t.funcs[i].off) > addr })
+	if i == len(t.funcs) {
+		return 0, false
+	}
+	return t.base + stack.LinkAddr(t.funcs[i].off), true
 }
 
 // Name reads the name of f from o, which has the contents t was built from. It is
