@@ -18,8 +18,8 @@ type Event string
 
 const (
 	// EventCycles counts the cycles a CPU works, in hardware; the kernel adapts the
-	// period to the rate asked for. It interrupts code that has interrupts off, and
-	// not a CPU that sleeps.
+	// period to the rate asked for. On x86-64 it interrupts code that has interrupts
+	// off, too. A CPU that sleeps works no cycles.
 	EventCycles Event = "cycles"
 	// EventCPUClock is a timer, on CPUs that sleep too.
 	EventCPUClock Event = "cpu-clock"

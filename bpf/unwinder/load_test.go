@@ -52,7 +52,7 @@ func TestLoad(t *testing.T) {
 }
 
 func TestAccounting(t *testing.T) {
-	u := open(t, Config{Frequency: 499, Window: time.Second})
+	u := open(t, Config{Frequency: 499, Window: time.Second, Event: EventCPUClock})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 2)
 	raw := 0

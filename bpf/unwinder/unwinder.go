@@ -110,7 +110,6 @@ func Open(cfg Config) (*Unwinder, error) {
 		return nil, err
 	}
 	u.cfg.Frequency = min(u.cfg.Frequency, rate)
-	u.watchdog = newWatchdog(time.Second / time.Duration(u.cfg.Frequency))
 	cpus, err := OnlineCPUs()
 	if err != nil {
 		return nil, fmt.Errorf("list CPUs: %w", err)
@@ -118,6 +117,7 @@ func Open(cfg Config) (*Unwinder, error) {
 	if u.cfg.Event, err = choose(cfg.Event, cpus); err != nil {
 		return nil, err
 	}
+	u.watchdog = newWatchdog(time.Second/time.Duration(u.cfg.Frequency), u.cfg.Event)
 	u.pending[0] = make(map[bpfUnwKey]traceRecord)
 	u.pending[1] = make(map[bpfUnwKey]traceRecord)
 	if err := u.load(len(cpus)); err != nil {

@@ -50,12 +50,16 @@ type sighting struct {
 	clock time.Duration
 }
 
-// newWatchdog has an event dead after 20 periods, but not before 2 s, as virtual
-// CPUs do pause, and not after 8 s.
-func newWatchdog(period time.Duration) *watchdog {
+// newWatchdog has an event dead that should have fired 20 times, but not before 2 s,
+// as virtual CPUs do pause, and not after 8 s. The time a CPU works is short.
+func newWatchdog(period time.Duration, event Event) *watchdog {
+	least := 2 * time.Second
+	if event == EventCycles {
+		least = 500 * time.Millisecond
+	}
 	return &watchdog{
 		period: period,
-		limit:  min(max(20*period, 2*time.Second), 8*time.Second),
+		limit:  min(max(20*period, least), 8*time.Second),
 		cpus:   make(map[int]*cpuHealth),
 	}
 }

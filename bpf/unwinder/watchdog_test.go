@@ -21,7 +21,7 @@ type machine struct {
 }
 
 func newMachine(t *testing.T, hz, cpus int) *machine {
-	m := &machine{t: t, dog: newWatchdog(time.Second / time.Duration(hz)), fired: make(map[int]uint64)}
+	m := &machine{t: t, dog: newWatchdog(time.Second/time.Duration(hz), EventCPUClock), fired: make(map[int]uint64)}
 	for cpu := range cpus {
 		m.dog.opened(cpu, hz, true)
 	}
@@ -107,7 +107,7 @@ func TestWatchdog(t *testing.T) {
 // TestWatchdogIdle has an event that does not fire on an idle CPU: its clock is the
 // time the CPU works.
 func TestWatchdogIdle(t *testing.T) {
-	dog := newWatchdog(10 * time.Millisecond)
+	dog := newWatchdog(10*time.Millisecond, EventCycles)
 	dog.opened(0, 100, true)
 	var fired uint64
 	check := func(busy time.Duration) []int {
@@ -121,17 +121,17 @@ func TestWatchdogIdle(t *testing.T) {
 			t.Fatal("an idle CPU is taken for dead")
 		}
 	}
-	if again := check(6 * time.Second); len(again) > 0 {
-		t.Fatal("dead after a second of work")
+	if again := check(5*time.Second + 400*time.Millisecond); len(again) > 0 {
+		t.Fatal("dead after 0.4 s of work")
 	}
-	if again := check(7 * time.Second); len(again) != 1 {
-		t.Fatal("two seconds of work without a fire, and not dead")
+	if again := check(5*time.Second + 500*time.Millisecond); len(again) != 1 {
+		t.Fatal("half a second of work without a fire, and not dead")
 	}
 }
 
 // TestWatchdogRefused has an event that cannot be opened at first.
 func TestWatchdogRefused(t *testing.T) {
-	dog := newWatchdog(10 * time.Millisecond)
+	dog := newWatchdog(10*time.Millisecond, EventCPUClock)
 	dog.opened(0, 100, true)
 	for i := range 6 {
 		_, toOpen := dog.check(map[int]sighting{0: {clock: time.Duration(i) * time.Second}}, 0)
