@@ -86,6 +86,7 @@ type Session struct {
 	walkedMu sync.Mutex // guards walked
 	walked   []stack.Sample
 
+	loadTime time.Duration
 	comparer *comparer // nil without Config.Compare
 }
 
@@ -120,6 +121,7 @@ func (s *Session) open(ctx context.Context) error {
 	if s.cfg.Self {
 		exclude = 0
 	}
+	began := time.Now()
 	s.unwinder, err = unwinder.Open(unwinder.Config{
 		Exclude:   exclude,
 		Frequency: s.cfg.Frequency, Window: s.cfg.Window, Event: s.cfg.Event,
@@ -130,6 +132,7 @@ func (s *Session) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.loadTime = time.Since(began)
 	cpus, err := unwinder.OnlineCPUs()
 	if err != nil {
 		return fmt.Errorf("list CPUs: %w", err)
@@ -210,6 +213,9 @@ func (s *Session) Event() unwinder.Event { return s.unwinder.Event() }
 
 // Costs is what samples cost so far, with Config.Measure.
 func (s *Session) Costs() (unwinder.Costs, error) { return s.unwinder.Costs() }
+
+// LoadTime is how long the kernel took to accept the BPF program and its maps.
+func (s *Session) LoadTime() time.Duration { return s.loadTime }
 
 // VerifiedInstructions is how many instructions the kernel's verifier walked to
 // accept each program, by name.

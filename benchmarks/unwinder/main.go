@@ -29,7 +29,7 @@ type section struct {
 }
 
 func sections() []section {
-	return []section{}
+	return []section{costSection(), loadSection()}
 }
 
 // bench is what every section measures with.

@@ -20,7 +20,8 @@ enum unw_limits {
 	UNW_CHUNK_ENTRIES = 1 << 14, /* mappings in a chunk: 1 MiB */
 	UNW_PROC_MAPPINGS = 1 << 12, /* mappings of one process */
 	UNW_PAGE_ROWS = 4095,	     /* rows of a table in one page: unwind.MaxPageRows */
-	UNW_WINDOW = 1024,	     /* bytes of stack read at once */
+	UNW_RULE_SLOTS = 2048,	     /* rules remembered on each CPU */
+	UNW_WINDOW = 2048,	     /* bytes of stack read at once */
 	UNW_RAW_STACK = 16384,	     /* bytes of stack that travel with a raw sample */
 	UNW_RAW_FAR = 8192,	     /* and of another stack that its frame pointers lead to */
 	UNW_MAX_CGROUPS = 16,	     /* cgroups that can be sampled alone */

@@ -92,6 +92,16 @@ type bpfUnwRawBuffer struct {
 	Stack [28672]uint8
 }
 
+type bpfUnwRuleCache struct {
+	_     structs.HostLayout
+	Slots [2048]struct {
+		_          structs.HostLayout
+		Pc         uint64
+		Generation uint32
+		Rule       uint32
+	}
+}
+
 type bpfUnwState struct {
 	_           structs.HostLayout
 	Pc          uint64
@@ -115,7 +125,7 @@ type bpfUnwState struct {
 	Map         bpfUnwMapping
 	WindowAt    uint64
 	WindowN     uint64
-	Window      [1024]uint8
+	Window      [2048]uint8
 	Sigcontext  struct {
 		_   structs.HostLayout
 		R8  uint64
@@ -204,6 +214,7 @@ const (
 	bpfMapUnwProcs        = "unw_procs"
 	bpfMapUnwRawBuffers   = "unw_raw_buffers"
 	bpfMapUnwRaws         = "unw_raws"
+	bpfMapUnwRuleCaches   = "unw_rule_caches"
 	bpfMapUnwShards       = "unw_shards"
 	bpfMapUnwStates       = "unw_states"
 	bpfMapUnwStatsMap     = "unw_stats_map"
@@ -290,6 +301,7 @@ type bpfMapSpecs struct {
 	UnwProcs      *ebpf.MapSpec `ebpf:"unw_procs"`
 	UnwRawBuffers *ebpf.MapSpec `ebpf:"unw_raw_buffers"`
 	UnwRaws       *ebpf.MapSpec `ebpf:"unw_raws"`
+	UnwRuleCaches *ebpf.MapSpec `ebpf:"unw_rule_caches"`
 	UnwShards     *ebpf.MapSpec `ebpf:"unw_shards"`
 	UnwStates     *ebpf.MapSpec `ebpf:"unw_states"`
 	UnwStatsMap   *ebpf.MapSpec `ebpf:"unw_stats_map"`
@@ -344,6 +356,7 @@ type bpfMaps struct {
 	UnwProcs      *ebpf.Map `ebpf:"unw_procs"`
 	UnwRawBuffers *ebpf.Map `ebpf:"unw_raw_buffers"`
 	UnwRaws       *ebpf.Map `ebpf:"unw_raws"`
+	UnwRuleCaches *ebpf.Map `ebpf:"unw_rule_caches"`
 	UnwShards     *ebpf.Map `ebpf:"unw_shards"`
 	UnwStates     *ebpf.Map `ebpf:"unw_states"`
 	UnwStatsMap   *ebpf.Map `ebpf:"unw_stats_map"`
@@ -362,6 +375,7 @@ func (m *bpfMaps) Close() error {
 		m.UnwProcs,
 		m.UnwRawBuffers,
 		m.UnwRaws,
+		m.UnwRuleCaches,
 		m.UnwShards,
 		m.UnwStates,
 		m.UnwStatsMap,

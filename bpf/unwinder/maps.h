@@ -149,6 +149,25 @@ struct {
 	__type(value, struct unw_state);
 } unw_states SEC(".maps");
 
+/* A rule found before, for an address in the mappings of one generation. */
+struct unw_rule_slot {
+	u64 pc;
+	u32 generation; /* 0: empty */
+	u32 rule;	/* not UNW_KIND_WIDE, which needs its table */
+};
+
+struct unw_rule_cache {
+	struct unw_rule_slot slots[UNW_RULE_SLOTS];
+};
+_Static_assert(sizeof(struct unw_rule_cache) <= 32768, "per-CPU map value");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct unw_rule_cache);
+} unw_rule_caches SEC(".maps");
+
 /* One page more than is sent, so that reads of up to a page may begin anywhere
  * below. */
 struct unw_raw_buffer {

@@ -44,14 +44,15 @@ static __always_inline void push_frame(struct unw_state *s)
  * verified on its own; the argument is what kernels before 5.13 allow, a scalar. */
 __noinline int unw_steps(u32 unused)
 {
+	struct unw_rule_cache *cache = bpf_map_lookup_elem(&unw_rule_caches, &zero);
 	struct unw_state *s = state();
 	u32 stop = UNW_STOP_NONE;
 
 	opaque(unused); /* or the compiler passes garbage, which the verifier refuses */
-	if (!s)
+	if (!s || !cache)
 		return UNW_STOP_UNSUPPORTED_RULE;
 	for (int i = 0; i < STEPS_PER_CALL; i++) {
-		stop = step(s);
+		stop = step(s, cache);
 		if (stop != UNW_STOP_NONE)
 			break;
 		if (s->user_n >= UNW_MAX_USER)
