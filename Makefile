@@ -25,7 +25,7 @@ TEST_PACKAGES := $(GENERATE_PACKAGES) gcc g++ libc6-dev binutils rustc musl-tool
 
 # Besides cross compilers, an emulator: where it is older than 10, what a newer
 # one, unpacked beside it, needs.
-MATRIX_PACKAGES := gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross cpio bsdextrautils \
+MATRIX_PACKAGES := gcc g++ libc6-dev gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross cpio bsdextrautils \
 	qemu-system-x86 qemu-system-arm
 
 # Packages tested at a time. On more than two CPUs, raise it: make test JOBS=4.
@@ -77,7 +77,7 @@ fuzz: ## Run every fuzz target for FUZZTIME each (default 30s)
 
 .PHONY: kernel-matrix
 kernel-matrix: packages-matrix ## Load and record on ten kernels, 5.10 to 7.3, amd64 and arm64, in emulated machines
-	internal/kernelmatrix/run.sh
+	KMX_FULL=1 internal/kernelmatrix/run.sh
 
 .PHONY: kernel-matrix-short
 kernel-matrix-short: packages-matrix ## The same on the oldest and the newest, and the oldest on arm64

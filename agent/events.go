@@ -37,6 +37,9 @@ func (s *Session) runEvents(ctx context.Context) error {
 	var scanned time.Time
 	rescan := false
 	for {
+		if s.reopen() { // before Read, which then says what the table is to do
+			rescan = true
+		}
 		timeout := time.Second // raw samples and windows wake the loop before
 		if len(late) > 0 {
 			timeout = time.Millisecond

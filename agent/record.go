@@ -42,6 +42,7 @@ type Progress struct {
 // NewRecording begins a profile of what session samples.
 func NewRecording(session *Session, info pprofexport.Info) *Recording {
 	info.Period = time.Second / time.Duration(session.Frequency())
+	info.Event = fmt.Sprintf("%s at %d Hz", session.Event(), session.Frequency())
 	info.Kernel, info.Arch = kernelRelease(), runtime.GOARCH
 	info.Start = time.Now()
 	return &Recording{session: session, builder: pprofexport.NewBuilder(info), start: info.Start}
@@ -93,6 +94,8 @@ func (r *Recording) Result() (*pprofexport.Builder, pprofexport.Quality) {
 		},
 		CPU:         cpu - r.cpuBefore + time.Duration(r.stats.NS),
 		MemoryBytes: rss,
+		Expected:    r.session.expected(),
+		Gaps:        r.session.gaps(),
 	}
 	return r.builder, q
 }

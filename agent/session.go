@@ -28,8 +28,9 @@ import (
 
 // Config says what a session samples.
 type Config struct {
-	Frequency int           // samples a second and CPU
-	Window    time.Duration // between two drains
+	Frequency int            // samples a second and CPU
+	Event     unwinder.Event // what to count; empty for the best there is
+	Window    time.Duration  // between two drains
 	// PIDs restricts sampling to these processes, and with Follow to their
 	// descendants. Empty means the whole machine.
 	PIDs    []uint32
@@ -78,8 +79,9 @@ type Session struct {
 	// walked.
 	rawTaken, rawDone atomic.Uint64
 	// applied is the CLOCK_MONOTONIC time up to which events are in the table.
-	applied atomic.Uint64
-	ksyms   atomic.Bool // kernel symbols changed
+	applied   atomic.Uint64
+	ksyms     atomic.Bool // kernel symbols changed
+	restarted restarted
 
 	walkedMu sync.Mutex // guards walked
 	walked   []stack.Sample
@@ -122,7 +124,7 @@ func (s *Session) open(ctx context.Context) error {
 	began := time.Now()
 	s.unwinder, err = unwinder.Open(unwinder.Config{
 		Exclude:   exclude,
-		Frequency: s.cfg.Frequency, Window: s.cfg.Window,
+		Frequency: s.cfg.Frequency, Window: s.cfg.Window, Event: s.cfg.Event,
 		Filter: len(s.cfg.PIDs) > 0, Follow: s.cfg.Follow,
 		Threads: s.cfg.Threads, NoKernel: s.cfg.NoKernel, Idle: s.cfg.Idle, Cgroups: s.cfg.Cgroups,
 		Measure: s.cfg.Measure, Compare: s.cfg.Compare != nil,
@@ -206,6 +208,9 @@ func (s *Session) Preload(path string) { s.files.preload(path) }
 // Frequency is the rate in force, samples a second and CPU.
 func (s *Session) Frequency() int { return s.unwinder.Frequency() }
 
+// Event is what is counted to take samples.
+func (s *Session) Event() unwinder.Event { return s.unwinder.Event() }
+
 // Costs is what samples cost so far, with Config.Measure.
 func (s *Session) Costs() (unwinder.Costs, error) { return s.unwinder.Costs() }
 
@@ -229,6 +234,7 @@ func (s *Session) Run(ctx context.Context, started func(), use func(Window)) err
 		return s.unwinder.RunRaw(loops, func(r *unwinder.RawSample) { s.queueRaw(loops, r) })
 	})
 	group.Go(func() error { return s.runEvents(loops) })
+	group.Go(func() error { return s.runWatch(loops) })
 	group.Go(func() error {
 		defer stop()
 		if err := s.unwinder.Start(); err != nil {

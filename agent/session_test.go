@@ -52,6 +52,11 @@ func record(t *testing.T, cfg Config, d time.Duration) *profile.Profile {
 // start builds a C program, owned by nobody, and runs it until the test ends.
 func start(t *testing.T, dir, name, source string, flags ...string) uint32 {
 	t.Helper()
+	return launch(t, compile(t, dir, name, source, flags...))
+}
+
+func compile(t *testing.T, dir, name, source string, flags ...string) string {
+	t.Helper()
 	src, bin := filepath.Join(dir, name+".c"), filepath.Join(dir, name)
 	if err := os.WriteFile(src, []byte(source), 0o644); err != nil {
 		t.Fatal(err)
@@ -63,6 +68,11 @@ func start(t *testing.T, dir, name, source string, flags ...string) uint32 {
 	if err := os.Chown(bin, 65534, 65534); err != nil {
 		t.Fatal(err)
 	}
+	return bin
+}
+
+func launch(t *testing.T, bin string) uint32 {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), bin)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -24,6 +24,8 @@ type Info struct {
 	// the host, and the command line, for comments. Empty ones are left out.
 	Version, Kernel, Arch string
 	Command               []string
+	// Event says what was counted to take samples and how often, for comments.
+	Event string
 	// NoTruncatedRoot leaves out the root frame "[truncated: REASON]" that
 	// incomplete stacks get. Without it such a stack looks as if its outermost
 	// known function were where the thread began.

@@ -13,10 +13,13 @@ import (
 )
 
 // Quality says how far a profile can be trusted and what it cost. The fields
-// up to MemoryBytes are measured by whoever takes the samples; Builder counts
+// up to Gaps are measured by whoever takes the samples; Builder counts
 // the rest.
 type Quality struct {
 	Duration time.Duration // wall time samples were taken for
+	// Expected is how often sampling timers were to fire, 0 where nobody knows. A
+	// CPU that a hypervisor takes away, or that keeps interrupts off, misses some.
+	Expected uint64
 	// Fired is how often sampling timers fired, Filtered how many of these hit
 	// something that was not to be profiled. Drops counts samples that were to
 	// be delivered and were not, by reason. Fired = samples + Filtered + Drops.
@@ -24,10 +27,24 @@ type Quality struct {
 	Drops           map[string]uint64
 	CPU             time.Duration // CPU time lowflame and its BPF program used
 	MemoryBytes     uint64        // largest resident memory of lowflame
+	Gaps            Gaps
 
 	Stops  [stack.NumStops]uint64 // samples by the reason their walk ended
 	Frames uint64                 // frames, each as often as it was sampled
 	Named  uint64                 // frames of these with at least one name
+}
+
+// Gaps is what timers that stopped have cost: those of CPUs that went offline and
+// came back, and those that a fault in the kernel stopped.
+type Gaps struct {
+	Restarted uint64 // timers, also those of CPUs that came online
+	CPUs      int    // that had a gap
+	// Unsampled is the CPU time, idle or not, that was not sampled at most.
+	Unsampled time.Duration
+	// LowestHz is the lowest rate of a timer if that was lower than those of the
+	// others, as when kernel.perf_event_max_sample_rate was lowered; else 0.
+	// Samples of that CPU stand for more time than the profile says.
+	LowestHz int
 }
 
 // Samples returns how many samples the profile holds.
@@ -83,7 +100,8 @@ func (q *Quality) Lost() uint64 {
 // name, where a frame sampled twice counts twice and the functions inlined into
 // a frame do not count. Both shares are rounded down, so that 100.0 % means all.
 // The cost is rounded up: CPU time by wall time, and peak resident memory.
-// Without samples there are no shares, and an unknown cost is left out.
+// Without samples there are no shares, and an unknown cost is left out. If timers
+// had stopped, "up to 2.5 s of a CPU not sampled" follows "lost": [Gaps.Unsampled].
 func (q *Quality) String() string {
 	parts := []string{
 		fmt.Sprintf("%.1f s", q.Duration.Seconds()),
@@ -93,6 +111,10 @@ func (q *Quality) String() string {
 		parts = append(parts, percent(q.Complete(), n)+" complete stacks")
 	}
 	parts = append(parts, fmt.Sprintf("%d lost", q.Lost()))
+	if q.Gaps.Unsampled > 0 {
+		tenths := math.Ceil(10 * q.Gaps.Unsampled.Seconds())
+		parts = append(parts, fmt.Sprintf("up to %.1f s of a CPU not sampled", tenths/10))
+	}
 	if q.Frames > 0 {
 		parts = append(parts, percent(q.Named, q.Frames)+" symbolized")
 	}

@@ -34,6 +34,9 @@ func TestQualityLine(t *testing.T) {
 		{"drops and fires nobody saw are lost",
 			Quality{Duration: time.Second, Stops: stops(3, 0), Fired: 10, Filtered: 1, Drops: map[string]uint64{"a": 2, "b": 1}},
 			"1.0 s · 3 samples · 100.0 % complete stacks · 6 lost"},
+		{"a timer had stopped",
+			Quality{Duration: time.Second, Stops: stops(3, 0), Gaps: Gaps{Restarted: 1, CPUs: 1, Unsampled: 2401 * time.Millisecond}},
+			"1.0 s · 3 samples · 100.0 % complete stacks · 0 lost · up to 2.5 s of a CPU not sampled"},
 		{"nothing", Quality{}, "0.0 s · 0 samples · 0 lost"},
 		{"big numbers",
 			Quality{Stops: stops(math.MaxUint64-1, 1), Frames: math.MaxUint64, Named: math.MaxUint64 / 2},
@@ -52,23 +55,27 @@ func TestComments(t *testing.T) {
 	s := newScene()
 	info := testInfo()
 	info.Command = []string{"lowflame", "record", "a\nquality: forged"}
+	info.Event = "cpu-clock at 199 Hz"
 	b := NewBuilder(info)
 	b.Add(Sample{Frames: []*Frame{s.main, s.unnamed}, Count: 6, Stop: stack.StopEnd})
 	b.Add(Sample{Frames: []*Frame{s.main}, Count: 1, Stop: stack.StopTooDeep})
 	p := finish(t, b, Quality{
-		Duration: time.Second, Fired: 12, Filtered: 2, CPU: 5, MemoryBytes: 9,
+		Duration: time.Second, Expected: 13, Fired: 12, Filtered: 2, CPU: 5, MemoryBytes: 9,
 		Drops: map[string]uint64{"RING_FULL": 3, "NEW_STACK": 0},
+		Gaps:  Gaps{Restarted: 2, CPUs: 1, Unsampled: time.Second, LowestHz: 50},
 	})
 	want := map[string]string{
-		"quality":  "1.0 s · 7 samples · 85.7 % complete stacks · 3 lost · 53.8 % symbolized · lowflame used 0.1 % of one CPU, 1 MiB",
+		"quality":  "1.0 s · 7 samples · 85.7 % complete stacks · 3 lost · up to 1.0 s of a CPU not sampled · 53.8 % symbolized · lowflame used 0.1 % of one CPU, 1 MiB",
 		"lowflame": "v0-test",
 		"host":     "6.18.0 amd64",
 		"command":  "lowflame record a\ufffdquality: forged",
-		"fires":    "fired=12 filtered=2 samples=7 dropped=3 unaccounted=0",
+		"fires":    "expected=13 fired=12 filtered=2 samples=7 dropped=3 unaccounted=0",
 		"stops":    "END=6 TOO_DEEP=1",
 		"drops":    "NEW_STACK=0 RING_FULL=3",
 		"frames":   "all=13 named=7",
 		"cost":     "cpu_ns=5 memory_bytes=9",
+		"event":    "cpu-clock at 199 Hz",
+		"gaps":     "restarted=2 cpus=1 unsampled_ns=1000000000 lowest_hz=50",
 		"none":     "",
 	}
 	for key, value := range want {
@@ -77,6 +84,11 @@ func TestComments(t *testing.T) {
 		}
 	}
 	checkBalance(t, p)
+	whole := NewBuilder(info)
+	whole.Add(Sample{Frames: []*Frame{s.main}, Count: 1, Stop: stack.StopEnd})
+	if got := Comment(finish(t, whole, Quality{}), "gaps"); got != "" {
+		t.Errorf("without gaps the comment is %q", got)
+	}
 }
 
 // checkBalance fails unless fires = samples + filtered + drops, from the

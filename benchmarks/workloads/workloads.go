@@ -56,6 +56,7 @@ type Program struct {
 type Toolchain struct {
 	CC, CXX, Rustc, Go string
 	Arch               string   // GOARCH of the programs
+	Flags              []string // to CC and CXX, after all others
 	Env                []string // additions to the environment
 }
 
@@ -123,9 +124,9 @@ func (t Toolchain) expand(command []string, path string) []string {
 	args := slices.Clone(command)
 	switch args[0] {
 	case "CC":
-		args = slices.Concat([]string{t.CC}, cflags, args[1:])
+		args = slices.Concat([]string{t.CC}, cflags, args[1:], t.Flags)
 	case "CXX":
-		args = slices.Concat([]string{t.CXX}, cflags, args[1:])
+		args = slices.Concat([]string{t.CXX}, cflags, args[1:], t.Flags)
 	case "RUSTC":
 		args[0] = t.Rustc
 	case "GO":

@@ -5,24 +5,13 @@ package unwinder
 import (
 	"errors"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
-	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
-// cpuEvent is the sampling event of one CPU.
-type cpuEvent struct {
-	cpu  int
-	fd   int
-	link link.Link // nil where the program is attached by ioctl
-}
-
-// Start attaches the program to the process tracepoints and then to a timer on
+// Start attaches the program to the process tracepoints and then to an event on
 // every online CPU.
 func (u *Unwinder) Start() error {
 	u.attachMu.Lock()
@@ -34,15 +23,11 @@ func (u *Unwinder) Start() error {
 	if err != nil {
 		return err
 	}
+	u.cpus = make(map[int]*cpuEvent, len(cpus))
 	for _, cpu := range cpus {
-		e, err := openCPU(cpu, u.cfg.Frequency, u.objs.UnwSample)
-		if errors.Is(err, unix.ENODEV) { // went offline meanwhile
-			continue
+		if err := u.openCPU(cpu, true); err != nil && !errors.Is(err, unix.ENODEV) { // went offline meanwhile
+			return err
 		}
-		if err != nil {
-			return fmt.Errorf("sample CPU %d: %w", cpu, err)
-		}
-		u.cpus = append(u.cpus, e)
 	}
 	return nil
 }
@@ -51,16 +36,23 @@ func (u *Unwinder) Start() error {
 // asked for when kernel.perf_event_max_sample_rate is.
 func (u *Unwinder) Frequency() int { return u.cfg.Frequency }
 
+// Event is the event in use.
+func (u *Unwinder) Event() Event { return u.cfg.Event }
+
 // TimerNS is how long the events of all CPUs have been counting, in ns: divided
-// by the period, how often they should have fired.
+// by the period, how often they should have fired. It is 0 with EventCycles, which
+// counts no time.
 func (u *Unwinder) TimerNS() (uint64, error) {
 	u.attachMu.Lock()
 	defer u.attachMu.Unlock()
-	var total uint64
-	for _, e := range u.cpus {
-		var count uint64
-		if _, err := unix.Read(e.fd, unsafe.Slice((*byte)(unsafe.Pointer(&count)), 8)); err != nil {
-			return 0, fmt.Errorf("read the timer of CPU %d: %w", e.cpu, err)
+	total := u.timerNS
+	if u.cfg.Event != EventCPUClock {
+		return 0, nil
+	}
+	for cpu, e := range u.cpus {
+		count, err := e.count()
+		if err != nil {
+			return 0, fmt.Errorf("CPU %d: %w", cpu, err)
 		}
 		total += count
 	}
@@ -73,11 +65,8 @@ func (u *Unwinder) Stop() error {
 	u.attachMu.Lock()
 	defer u.attachMu.Unlock()
 	var errs []error
-	for _, e := range u.cpus {
-		if e.link != nil {
-			errs = append(errs, e.link.Close())
-		}
-		errs = append(errs, unix.Close(e.fd))
+	for cpu := range u.cpus {
+		errs = append(errs, u.closeCPU(cpu))
 	}
 	u.cpus = nil
 	for _, l := range u.links {
@@ -105,70 +94,4 @@ func (u *Unwinder) attachTracepoints() error {
 		u.links = append(u.links, l)
 	}
 	return nil
-}
-
-func openCPU(cpu, frequency int, prog *ebpf.Program) (cpuEvent, error) {
-	attr := unix.PerfEventAttr{
-		Type:   unix.PERF_TYPE_SOFTWARE,
-		Config: unix.PERF_COUNT_SW_CPU_CLOCK,
-		Sample: uint64(frequency),
-		Bits:   unix.PerfBitFreq | unix.PerfBitDisabled,
-		Size:   uint32(unsafe.Sizeof(unix.PerfEventAttr{})),
-	}
-	fd, err := unix.PerfEventOpen(&attr, -1, cpu, -1, unix.PERF_FLAG_FD_CLOEXEC)
-	if err != nil {
-		return cpuEvent{}, fmt.Errorf("perf_event_open cpu-clock at %d Hz: %w", frequency, err)
-	}
-	e := cpuEvent{cpu: cpu, fd: fd}
-	e.link, err = link.AttachRawLink(link.RawLinkOptions{Target: fd, Program: prog, Attach: ebpf.AttachPerfEvent})
-	if err != nil { // no perf event links before 5.15
-		e.link = nil
-		if err := unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_SET_BPF, prog.FD()); err != nil {
-			return cpuEvent{}, errors.Join(fmt.Errorf("attach to the perf event: %w", err), unix.Close(fd))
-		}
-	}
-	if err := unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_ENABLE, 0); err != nil {
-		return cpuEvent{}, errors.Join(fmt.Errorf("enable the perf event: %w", err), unix.Close(fd))
-	}
-	return e, nil
-}
-
-// OnlineCPUs lists the CPUs that can be sampled now.
-func OnlineCPUs() ([]int, error) {
-	const path = "/sys/devices/system/cpu/online"
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	var cpus []int
-	for part := range strings.SplitSeq(strings.TrimSpace(string(text)), ",") {
-		low, high, ranged := strings.Cut(part, "-")
-		if !ranged {
-			high = low
-		}
-		first, err1 := strconv.Atoi(low)
-		last, err2 := strconv.Atoi(high)
-		if err := errors.Join(err1, err2); err != nil || last-first > 1<<16 {
-			return nil, fmt.Errorf("%s: unexpected %q", path, part)
-		}
-		for cpu := first; cpu <= last; cpu++ {
-			cpus = append(cpus, cpu)
-		}
-	}
-	return cpus, nil
-}
-
-// maxSampleRate reads the rate above which perf_event_open gives EINVAL. The
-// kernel lowers it by itself when interrupts take too long.
-func maxSampleRate() (int, error) {
-	const path = "/proc/sys/kernel/perf_event_max_sample_rate"
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return 0, err
-	}
-	rate, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil || rate < 1 {
-		return 0, fmt.Errorf("%s: unexpected %q", path, text)
-	}
-	return rate, nil
 }

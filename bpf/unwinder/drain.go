@@ -195,7 +195,11 @@ func (u *Unwinder) takeStats(parity uint32) (Stats, error) {
 		return Stats{}, fmt.Errorf("reset the sample counters: %w", err)
 	}
 	var s Stats
-	for _, c := range perCPU {
+	if len(u.fired) < len(perCPU) {
+		u.fired = make([]uint64, len(perCPU))
+	}
+	for cpu, c := range perCPU {
+		u.fired[cpu] += c.Fired
 		one := Stats{
 			Fired: c.Fired, Idle: c.Idle, Filtered: c.Filtered, Raw: c.Raw,
 			DropCounts: c.DropCounts, DropState: c.DropState,

@@ -26,6 +26,7 @@ type Config struct {
 	// Frequency is in samples a second and CPU; it is lowered to what
 	// kernel.perf_event_max_sample_rate allows.
 	Frequency int
+	Event     Event
 	// Window is how long at most lies between two Drains: it sizes the maps.
 	Window time.Duration
 	// Filter restricts sampling to the processes given to AddPID, and with
@@ -77,11 +78,15 @@ type Unwinder struct {
 	tables    tableArena
 	processes processArena
 
-	attachMu sync.Mutex // guards cpus and links
-	cpus     []cpuEvent
+	loaded   time.Time
+	attachMu sync.Mutex        // guards what follows
+	cpus     map[int]*cpuEvent // nil while not sampling
 	links    []link.Link
+	watchdog *watchdog
+	timerNS  uint64 // what events that were closed have counted
 
-	drainMu sync.Mutex // held by Drain
+	drainMu sync.Mutex // held by Drain, guards fired
+	fired   []uint64   // by CPU, in windows that were drained
 	flushed chan struct{}
 	rawDone chan struct{}
 
@@ -103,31 +108,37 @@ const (
 // Open loads the program and its maps into the kernel, without sampling yet.
 // The error of a program the kernel refuses is an *ebpf.VerifierError.
 func Open(cfg Config) (*Unwinder, error) {
-	u := &Unwinder{cfg: cfg.withDefaults(), flushed: make(chan struct{}, 1), rawDone: make(chan struct{}, 1)}
+	u := &Unwinder{
+		cfg: cfg.withDefaults(), loaded: time.Now(), flushed: make(chan struct{}, 1), rawDone: make(chan struct{}, 1),
+	}
 	rate, err := maxSampleRate()
 	if err != nil {
 		return nil, err
 	}
 	u.cfg.Frequency = min(u.cfg.Frequency, rate)
+	cpus, err := OnlineCPUs()
+	if err != nil {
+		return nil, fmt.Errorf("list CPUs: %w", err)
+	}
+	if u.cfg.Event, err = choose(cfg.Event, cpus); err != nil {
+		return nil, err
+	}
+	u.watchdog = newWatchdog(time.Second/time.Duration(u.cfg.Frequency), u.cfg.Event)
 	u.pending[0] = make(map[bpfUnwKey]traceRecord)
 	u.pending[1] = make(map[bpfUnwKey]traceRecord)
-	if err := u.load(); err != nil {
+	if err := u.load(len(cpus)); err != nil {
 		return nil, errors.Join(err, u.Close())
 	}
 	return u, nil
 }
 
-func (u *Unwinder) load() error {
+func (u *Unwinder) load(cpus int) error {
 	raiseLockedMemory()
 	spec, err := loadBpf()
 	if err != nil {
 		return fmt.Errorf("read the BPF object: %w", err)
 	}
-	cpus, err := OnlineCPUs()
-	if err != nil {
-		return fmt.Errorf("count CPUs: %w", err)
-	}
-	u.size(spec, len(cpus))
+	u.size(spec, cpus)
 	if err := u.configure(spec); err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lowflame/lowflame/agent"
+	"github.com/lowflame/lowflame/bpf/unwinder"
 	"github.com/lowflame/lowflame/internal/preflight"
 	"github.com/lowflame/lowflame/pprofexport"
 	"github.com/lowflame/lowflame/pprofexport/file"
@@ -23,6 +24,7 @@ type recordCmd struct {
 	PID           []uint32      `short:"p" sep:"," placeholder:"PID,…" help:"Record these processes, all their threads."`
 	All           bool          `short:"a" help:"Record the whole machine."`
 	Frequency     int           `short:"F" default:"199" placeholder:"HZ" help:"Samples a second and CPU (${default})."`
+	Event         string        `placeholder:"EVENT" enum:",cycles,cpu-clock" default:"" help:"What to take samples by: cycles, counted in hardware, or cpu-clock, a timer. Otherwise cycles where they can be counted."`
 	Duration      time.Duration `short:"d" placeholder:"DURATION" help:"Stop after this long, such as 10s; a command is then ended with SIGTERM. Otherwise until the command or the processes end, or Ctrl-C."`
 	Output        string        `short:"o" placeholder:"FILE" help:"File to write (profile.pb.gz, or as --format says); - is standard output, and the command's own goes to standard error."`
 	Format        string        `placeholder:"FORMAT" help:"pprof, folded, speedscope or flamegraph-html. Otherwise as the file name ends: .pb.gz, .folded, .speedscope.json, .html."`
@@ -109,7 +111,7 @@ func (c *recordCmd) record(format file.Format) error {
 	defer cancel()
 	context.AfterFunc(ctx, cancel) // a second Ctrl-C ends lowflame as it is
 	cfg := agent.Config{
-		Frequency: c.Frequency, Window: window, PIDs: c.PID, Threads: c.Threads, NoKernel: c.ExcludeKernel, Self: c.Self,
+		Frequency: c.Frequency, Event: unwinder.Event(c.Event), Window: window, PIDs: c.PID, Threads: c.Threads, NoKernel: c.ExcludeKernel, Self: c.Self,
 		Follow: c.Follow != nil && *c.Follow, Logger: newLogger(c.LogLevel),
 	}
 	var cmd *child
@@ -181,10 +183,21 @@ func (c *recordCmd) write(rec *agent.Recording, format file.Format) error {
 		}
 	}
 	fmt.Fprintln(os.Stderr, quality.String())
-	if hint := incompleteHint(&quality); hint != "" && !c.Quiet {
-		fmt.Fprintln(os.Stderr, hint)
+	for _, hint := range []string{incompleteHint(&quality), rateHint(&quality)} {
+		if hint != "" && !c.Quiet {
+			fmt.Fprintln(os.Stderr, hint)
+		}
 	}
 	return nil
+}
+
+// rateHint says that CPUs were sampled less often than the profile assumes.
+func rateHint(q *pprofexport.Quality) string {
+	if q.Gaps.LowestHz == 0 {
+		return ""
+	}
+	return fmt.Sprintf("a CPU was sampled at %d Hz only, because kernel.perf_event_max_sample_rate was lowered meanwhile: its samples stand for more time than the others",
+		q.Gaps.LowestHz)
 }
 
 // incompleteHint says why stacks are incomplete when many are, or why there are

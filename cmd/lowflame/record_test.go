@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/google/pprof/profile"
+
+	"github.com/lowflame/lowflame/pprofexport"
 )
 
 // mainChild makes the test's binary lowflame itself.
@@ -90,6 +92,7 @@ func TestRecordCommandLine(t *testing.T) {
 		{"negative duration", []string{"-a", "-d", "-1s"}, 2, "-1s"},
 		{"unknown format", []string{"-a", "--format", "svg"}, 2, "svg"},
 		{"unknown extension", []string{"-a", "-o", "x.xyz"}, 2, "x.xyz"},
+		{"unknown event", []string{"-a", "--event", "instructions"}, 2, "instructions"},
 		{"unknown flag", []string{"-a", "--fast"}, 2, "--fast"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -232,6 +235,33 @@ func TestRecordDuration(t *testing.T) {
 	}
 	if _, err := os.Stat(out); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestRecordEvent holds on machines with a counter of cycles, and on those without.
+func TestRecordEvent(t *testing.T) {
+	needRoot(t)
+	used := make(map[string]string)
+	for _, event := range []string{"", "cpu-clock", "cycles"} {
+		out := filepath.Join(t.TempDir(), "p.pb.gz")
+		stderr, code := finish(t, lowflame(t, "record", "--event", event, "-o", out, "--", "sh", "-c", burn))
+		switch {
+		case code == 0:
+			p := read(t, out)
+			used[event], _, _ = strings.Cut(pprofexport.Comment(p, "event"), " at ")
+			if len(p.Sample) == 0 || p.Period != int64(time.Second/199) {
+				t.Errorf("%q: %d stacks, period %d", event, len(p.Sample), p.Period)
+			}
+		case event != "cycles" || code != exitOwnFailure || !strings.Contains(stderr, "use cpu-clock"):
+			t.Errorf("%q: exit code %d:\n%s", event, code, stderr)
+		}
+	}
+	best := "cpu-clock"
+	if used["cycles"] != "" {
+		best = "cycles"
+	}
+	if used["cpu-clock"] != "cpu-clock" || used[""] != best {
+		t.Errorf("events asked for and used: %q", used)
 	}
 }
 

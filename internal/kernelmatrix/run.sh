@@ -8,6 +8,7 @@
 #   run.sh kernels ARCH        the kernels Debian has for amd64 or arm64
 #
 #   KMX_SET      the default for ARCH/SERIES, separated by spaces
+#   KMX_FULL     not empty: also the checks that take long
 #   KMX_DIR      downloads, programs and logs; kept for the next run
 #   KMX_TIMEOUT  seconds a machine may run (600)
 #   KMX_MIRROR   Debian mirror; that of this machine's apt otherwise
@@ -166,6 +167,7 @@ build_initrd() {
 		go test -c -trimpath -o "$root/bin/unwinder.test" ./bpf/unwinder
 		go build -trimpath -o "$root/bin/goroutines" "$src/goroutines/main.go"
 	)
+	(cd "$source" && go run ./internal/kernelmatrix/build "$arch" "$root")
 	for name in recursion syscalls; do
 		"$cc" -static -O2 -fomit-frame-pointer -fno-optimize-sibling-calls -g0 -D_GNU_SOURCE -pthread \
 			-o "$root/bin/$name" "$src/c/$name.c"
@@ -207,7 +209,7 @@ boot() {
 	esac
 	timeout --kill-after=5 "$timeout" nice "${qemu_dir:+$qemu_dir/usr/bin/}${machine[@]}" ${qemu_options[@]+"${qemu_options[@]}"} \
 		-accel tcg,thread=multi -smp 2 -m 1G -display none -serial stdio -monitor none -no-reboot -nic none \
-		-kernel "$image" -initrd "$work/initrd-$arch" -append "console=$console panic=-1 quiet" \
+		-kernel "$image" -initrd "$work/initrd-$arch" -append "console=$console panic=-1 quiet ${KMX_FULL:+KMX_FULL=1}" \
 		</dev/null >"$log" 2>&1 || status=$?
 	if grep -aqE 'Kernel panic|Oops:' "$log"; then
 		echo panic

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -21,6 +22,10 @@ type check struct {
 	run  func() (detail string, err error)
 }
 
+// fullVar asks for the checks that take long and tell of single kernels only. The
+// kernel passes it on from its command line.
+const fullVar = "KMX_FULL"
+
 func checks() []check {
 	list := []check{
 		{"unwinder-tests", unwinderTests},
@@ -28,6 +33,13 @@ func checks() []check {
 	}
 	for _, r := range recordings() {
 		list = append(list, check{r.name, r.run})
+	}
+	list = append(list,
+		check{"programs", recordPrograms},
+		check{hotplugArg, func() (string, error) { return survives(hotplugArg) }},
+	)
+	if os.Getenv(fullVar) != "" {
+		list = append(list, check{throttleArg, func() (string, error) { return survives(throttleArg, "-F", "4000", "--event", "cpu-clock") }})
 	}
 	return append(list, check{"end", completeShare})
 }

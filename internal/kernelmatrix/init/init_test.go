@@ -29,7 +29,7 @@ func TestFoldedJudgement(t *testing.T) {
 		{"no samples", "", false},
 		{"a level is missing", "recursion;_start;__libc_start;main;run;even;odd;even;unit;hot 100\n", false},
 		{"root is missing", "recursion;main;run;even;odd;even;odd;unit;hot 100\n", false},
-		{"cut off", whole + " 94\nrecursion;[truncated: NO_RULE];hot 6\n", false},
+		{"cut off", whole + " 98\nrecursion;[truncated: NO_RULE];hot 2\n", false},
 		{"no names", "recursion;0x401900;0x4036ef;0x401a28 100\n", false},
 		{"some without names", whole + " 80\nrecursion;_start;__libc_start;main;0x401c86;hot 20\n", false},
 	} {
@@ -81,6 +81,26 @@ func TestLossless(t *testing.T) {
 	} {
 		if _, err := lossless([]byte("flat flat%\n" + line + "\n")); (err == nil) != ok {
 			t.Errorf("%q: %v, want ok %v", line, err, ok)
+		}
+	}
+}
+
+// TestStatic has a program with its libraries in itself, so that their functions
+// are in no other file.
+func TestStatic(t *testing.T) {
+	for chain, want := range map[string]string{
+		"main → run → ?@libc.so.6 → ... → ?@libc.so.6 → on_signal → hot": "main → run → ... → on_signal → hot",
+		"?@libc.so.6 → ?@libc.so.6 → worker → unit":                      "... → worker → unit",
+		"run → __cxa_throw@libstdc++.so.6 → ...":                         "run → __cxa_throw → ...",
+		"run → jit_hot@[anon]":                                           "run → jit_hot@[anon]",
+		"_start → ... → (even odd)*25 → unit":                            "_start → ... → (even odd)*25 → unit",
+	} {
+		parsed, err := workloads.ParseChain(strings.Split(chain, arrow))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := staticChain(parsed).String(); got != want {
+			t.Errorf("%s becomes %s, want %s", chain, got, want)
 		}
 	}
 }

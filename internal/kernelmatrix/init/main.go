@@ -29,8 +29,9 @@ import (
 const checksArg = "checks"
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == checksArg {
-		if failed := runChecks(); failed > 0 {
+	if len(os.Args) > 1 {
+		if err := runPart(os.Args[1]); err != nil {
+			fmt.Fprintln(os.Stderr, "init:", err)
 			os.Exit(1)
 		}
 		return
@@ -46,6 +47,24 @@ func main() {
 	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
 		fmt.Println(err)
 	}
+}
+
+// runPart does what this program does in processes other than the first.
+func runPart(arg string) error {
+	switch arg {
+	case checksArg:
+		if failed := runChecks(); failed > 0 {
+			return fmt.Errorf("%d checks failed", failed)
+		}
+		return nil
+	case programsArg:
+		return runPrograms()
+	case hotplugArg:
+		return hotplug()
+	case throttleArg:
+		return throttle()
+	}
+	return fmt.Errorf("unexpected argument %q", arg)
 }
 
 func bootAndCheck() error {

@@ -21,7 +21,7 @@ import (
 // the kernel and in starting up, so shares are lower than on a real one and need
 // a least number of samples beside them.
 const (
-	minComplete = 0.95 // of the samples with a user stack reach the outermost frame
+	minComplete = 0.99 // of the samples with a user stack reach the outermost frame
 	minExpected = 0.90 // of those in the workload's functions have an expected stack
 	minSamples  = 20
 	minKernel   = 0.50 // of samples in a system call are below its entry, by name
@@ -50,7 +50,14 @@ func recordings() []recording {
 }
 
 // total counts samples with a user stack, over all recordings.
-var total struct{ user, complete int64 }
+var total shareOfAll
+
+type shareOfAll struct{ user, complete int64 }
+
+func (s *shareOfAll) add(j judgement) {
+	s.user += j.user
+	s.complete += j.complete
+}
 
 func (r *recording) run() (string, error) {
 	out, format := filepath.Join("/tmp", r.name+".pb.gz"), "pprof"
@@ -83,8 +90,7 @@ func (r *recording) run() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	total.user += j.user
-	total.complete += j.complete
+	total.add(j)
 	if problems = append(j.problems(), problems...); len(problems) > 0 {
 		return "", fmt.Errorf("%s\n%s", strings.Join(problems, "\n"), quality)
 	}
@@ -137,6 +143,7 @@ func newTruth(report *workloads.Report) (truth, error) {
 		t.onTheWay = append(t.onTheWay, caller)
 		for _, word := range words[1:] {
 			name, _, _ := strings.Cut(word, "*")
+			name, _, _ = strings.Cut(name, "@")
 			for name := range strings.FieldsSeq(strings.Trim(name, "()")) {
 				t.within[name] = true
 			}
