@@ -29,7 +29,10 @@ type section struct {
 }
 
 func sections() []section {
-	return []section{}
+	return []section{
+		{"start", "beginning to sample, 100 idle processes and all CPUs busy", measureStart},
+		{"young", "processes that live briefly", measureYoung},
+	}
 }
 
 // bench is what every section measures with.
