@@ -97,8 +97,27 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 	return s, nil
 }
 
+// open loads the program while it lists the processes: either takes as long as
+// the other on a busy machine.
 func (s *Session) open(ctx context.Context) error {
-	var err error
+	s.table = process.NewTable("/proc")
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(s.openUnwinder)
+	group.Go(func() error { return s.listProcesses(ctx) })
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	s.files = newFiles(s.unwinder, s.table, s.cfg.Logger)
+	s.publisher = newPublisher(s.unwinder, s.files)
+	s.symbols = symbolize.New(symbolize.Config{})
+	s.resolver = newResolver(s.files, s.table, s.symbols)
+	if vdso, err := symbolize.VDSO(); err == nil { // a kernel may run without
+		s.files.addVDSO(vdso)
+	}
+	return s.publishAll()
+}
+
+func (s *Session) openUnwinder() (err error) {
 	exclude := uint32(os.Getpid())
 	if s.cfg.Self {
 		exclude = 0
@@ -109,9 +128,12 @@ func (s *Session) open(ctx context.Context) error {
 		Filter: len(s.cfg.PIDs) > 0, Follow: s.cfg.Follow,
 		Threads: s.cfg.Threads, NoKernel: s.cfg.NoKernel,
 	})
-	if err != nil {
-		return err
-	}
+	return err
+}
+
+// listProcesses watches for processes and lists those there are: none is missed
+// in between.
+func (s *Session) listProcesses(ctx context.Context) error {
 	cpus, err := unwinder.OnlineCPUs()
 	if err != nil {
 		return fmt.Errorf("list CPUs: %w", err)
@@ -125,18 +147,10 @@ func (s *Session) open(ctx context.Context) error {
 	if s.sideband, err = process.OpenSideband(cpus, watch); err != nil {
 		return fmt.Errorf("watch processes: %w", err)
 	}
-	s.table = process.NewTable("/proc")
-	s.files = newFiles(s.unwinder, s.table, s.cfg.Logger)
-	s.publisher = newPublisher(s.unwinder, s.files)
-	s.symbols = symbolize.New(symbolize.Config{})
-	s.resolver = newResolver(s.files, s.table, s.symbols)
-	if vdso, err := symbolize.VDSO(); err == nil { // a kernel may run without
-		s.files.addVDSO(vdso)
-	}
 	if err := s.table.Scan(ctx, nil); err != nil {
 		return fmt.Errorf("list processes: %w", err)
 	}
-	return s.publishAll()
+	return nil
 }
 
 // publishAll tells the program of every process that runs, and has the tables
