@@ -39,6 +39,10 @@ type Config struct {
 	NoKernel bool
 	Self     bool       // sample lowflame too
 	Logger   log.Logger // nil logs nothing
+	// Published, unless nil, is called when the BPF program has been given the
+	// mappings of a process, missing of which still lack their table. It must
+	// return at once and keep the process unchanged.
+	Published func(p *process.Process, missing int)
 }
 
 // Window is what was sampled from one drain to the next.
@@ -108,7 +112,7 @@ func (s *Session) open(ctx context.Context) error {
 		return err
 	}
 	s.files = newFiles(s.unwinder, s.table, s.cfg.Logger)
-	s.publisher = newPublisher(s.unwinder, s.files)
+	s.publisher = newPublisher(s.unwinder, s.files, s.cfg.Published)
 	s.symbols = symbolize.New(symbolize.Config{})
 	s.resolver = newResolver(s.files, s.table, s.symbols)
 	if vdso, err := symbolize.VDSO(); err == nil { // a kernel may run without
@@ -138,11 +142,10 @@ func (s *Session) listProcesses(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list CPUs: %w", err)
 	}
-	watch := process.SidebandConfig{KernelSymbols: true}
-	if len(s.cfg.PIDs) == 0 {
-		// Nobody waits for an event that no sample needs: a sample of a process
-		// not known yet wakes the event loop itself.
-		watch.WakeupBytes = 64 << 10
+	// Nobody waits for an event that no sample needs: a sample of a process not
+	// known yet wakes the event loop itself. A new program is likely to get one.
+	watch := process.SidebandConfig{
+		KernelSymbols: true, WakeupBytes: 64 << 10, ExecWakeup: execWakeup(s.cfg.Frequency),
 	}
 	if s.sideband, err = process.OpenSideband(cpus, watch); err != nil {
 		return fmt.Errorf("watch processes: %w", err)
@@ -151,6 +154,13 @@ func (s *Session) listProcesses(ctx context.Context) error {
 		return fmt.Errorf("list processes: %w", err)
 	}
 	return nil
+}
+
+// execWakeup is how long after an exec its mappings are to be published: when half
+// of the programs that use the CPU have had their first sample, but not before the
+// loader is likely to be done. Many a program ends before.
+func execWakeup(frequency int) time.Duration {
+	return min(max(time.Second/time.Duration(2*max(frequency, 1)), 2*time.Millisecond), 50*time.Millisecond)
 }
 
 // publishAll tells the program of every process that runs, and has the tables

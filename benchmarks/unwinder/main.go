@@ -31,6 +31,7 @@ type section struct {
 func sections() []section {
 	return []section{
 		{"start", "beginning to sample, 100 idle processes and all CPUs busy", measureStart},
+		{"exec", "from execve to tables in BPF, for a program whose files are known", measureExec},
 		{"young", "processes that live briefly", measureYoung},
 	}
 }
