@@ -32,6 +32,7 @@ type file struct {
 	// tried again for every sample.
 	err    error
 	handle *os.File // nil for the vDSO
+	debug  *os.File // with the symbols of object, nil if it has its own or none
 	object *objfile.Object
 	binary *symbolize.Binary
 	// table is nil when the file has no unwind information, or no room was left.
@@ -72,6 +73,7 @@ type files struct {
 	byID    map[identity]*file
 	ended   []endedImage // images in private whose process has ended, oldest first
 	vdso    *file
+	debugs  int // files of symbols open
 }
 
 type endedImage struct{ id, until uint64 }
@@ -144,7 +146,7 @@ func (f *files) get(p *process.Process, m *process.Mapping) (found *file, fresh 
 // process maps under that name: the inode agrees, or only root can have put a
 // file with that build ID there, and not in a root of its own.
 func (f *files) load(p *process.Process, m *process.Mapping) (loaded *file, share bool) {
-	if len(f.byID) >= f.limit {
+	if len(f.byID)+f.debugs >= f.limit {
 		return &file{err: errTooManyFiles, path: m.Path}, false
 	}
 	handle, verified, err := f.table.Open(p, m)
@@ -186,8 +188,22 @@ func (f *files) open(handle *os.File, path string) (*file, *unix.Stat_t, error) 
 	}
 	loaded := f.adopt(object, path, fmt.Sprint(id))
 	loaded.handle = handle
+	f.addDebug(loaded)
 	f.byID[id] = loaded
 	return loaded, &stat, nil
+}
+
+// addDebug opens the symbols of a file that are in one of their own.
+func (f *files) addDebug(loaded *file) {
+	handle, object, err := openDebug(debugFiles, loaded.object)
+	if err != nil {
+		if !errors.Is(err, objfile.ErrNotFound) && !errors.Is(err, os.ErrNotExist) {
+			level.Debug(f.logger).Log("msg", "symbols not opened", "path", loaded.path, "err", err)
+		}
+		return
+	}
+	f.debugs++
+	loaded.debug, loaded.binary.Debug = handle, object
 }
 
 // preload builds the table of a program that is about to be started, so that
@@ -262,6 +278,10 @@ func (f *files) close() error {
 		if one.handle != nil {
 			errs = append(errs, one.handle.Close())
 			one.handle = nil
+		}
+		if one.debug != nil {
+			errs = append(errs, one.debug.Close())
+			one.debug = nil
 		}
 	}
 	return errors.Join(errs...)
