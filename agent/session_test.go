@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -18,6 +17,17 @@ import (
 
 // record samples the given processes, or the machine, for a while.
 func record(t *testing.T, cfg Config, d time.Duration) *profile.Profile {
+	t.Helper()
+	return recordDuring(t, cfg, func(ctx context.Context) {
+		select {
+		case <-time.After(d):
+		case <-ctx.Done():
+		}
+	})
+}
+
+// recordDuring samples while work runs.
+func recordDuring(t *testing.T, cfg Config, work func(context.Context)) *profile.Profile {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("sampling needs root")
@@ -31,10 +41,16 @@ func record(t *testing.T, cfg Config, d time.Duration) *profile.Profile {
 			t.Error(err)
 		}
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), d)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	rec := NewRecording(session, pprofexport.Info{})
-	if err := rec.Run(ctx, func() {}, func(Progress) {}); err != nil {
+	begin := func() {
+		go func() {
+			work(ctx)
+			cancel()
+		}()
+	}
+	if err := rec.Run(ctx, begin, func(Progress) {}); err != nil {
 		t.Fatal(err)
 	}
 	builder, quality := rec.Result()
@@ -52,17 +68,7 @@ func record(t *testing.T, cfg Config, d time.Duration) *profile.Profile {
 // start builds a C program, owned by nobody, and runs it until the test ends.
 func start(t *testing.T, dir, name, source string, flags ...string) uint32 {
 	t.Helper()
-	src, bin := filepath.Join(dir, name+".c"), filepath.Join(dir, name)
-	if err := os.WriteFile(src, []byte(source), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	args := append([]string{"-O1", "-fomit-frame-pointer", "-o", bin, src}, flags...)
-	if out, err := exec.CommandContext(t.Context(), "gcc", args...).CombinedOutput(); err != nil {
-		t.Fatalf("gcc: %v\n%s", err, out)
-	}
-	if err := os.Chown(bin, 65534, 65534); err != nil {
-		t.Fatal(err)
-	}
+	bin := build(t, dir, name, source, flags...)
 	cmd := exec.CommandContext(t.Context(), bin)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

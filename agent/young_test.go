@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/pprof/profile"
+)
+
+const youngSource = `
+#include <time.h>
+volatile unsigned long sink;
+__attribute__((noinline)) void young_leaf(void) { for (unsigned i = 0; i < 20000; i++) sink += i; }
+int main(void)
+{
+	struct timespec used;
+	do {
+		young_leaf();
+		clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+	} while (used.tv_sec == 0 && used.tv_nsec < 20000000);
+	return 0;
+}
+`
+
+// TestYoungProcesses runs programs of 20 ms, of an ordinary user, and compares the
+// samples that know the function they are in with the CPU time the kernel counted.
+func TestYoungProcesses(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("sampling needs root")
+	}
+	dir := t.TempDir()
+	child := build(t, dir, "young", youngSource)
+	used := make(map[int64]time.Duration)
+	const hz = 997
+	p := recordDuring(t, Config{Frequency: hz, Window: 200 * time.Millisecond}, func(ctx context.Context) {
+		for range 60 {
+			cmd := exec.CommandContext(ctx, child)
+			if err := cmd.Run(); err != nil {
+				t.Error(err)
+			}
+			used[int64(cmd.ProcessState.Pid())] += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+		}
+	})
+	var cpu time.Duration
+	for _, d := range used {
+		cpu += d
+	}
+	var all, named int64
+	for _, s := range p.Sample {
+		if ids := s.NumLabel["pid"]; len(ids) != 1 || used[ids[0]] == 0 {
+			continue
+		}
+		all += s.Value[0]
+		if hasName(s.Location[0]) {
+			named += s.Value[0]
+		}
+	}
+	// A host that takes the CPU away makes for samples without CPU time.
+	expected := max(cpu.Seconds()*hz, float64(all))
+	t.Logf("%d of %d samples have a named leaf; CPU time for %.0f", named, all, cpu.Seconds()*hz)
+	if float64(named) < 0.9*expected {
+		t.Errorf("%d of %.0f samples arrived with a named leaf, want 90 %%", named, expected)
+	}
+}
+
+func hasName(l *profile.Location) bool {
+	return len(l.Line) > 0 && l.Line[0].Function.Name != "" && (l.Mapping == nil || l.Mapping.File != "[lowflame]")
+}
+
+// build compiles a C program owned by nobody and returns its path.
+func build(t *testing.T, dir, name, source string, flags ...string) string {
+	t.Helper()
+	src, bin := filepath.Join(dir, name+".c"), filepath.Join(dir, name)
+	if err := os.WriteFile(src, []byte(source), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	args := append([]string{"-O1", "-fomit-frame-pointer", "-o", bin, src}, flags...)
+	if out, err := exec.CommandContext(t.Context(), "gcc", args...).CombinedOutput(); err != nil {
+		t.Fatalf("gcc: %v\n%s", err, out)
+	}
+	if err := os.Chown(bin, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	return bin
+}
