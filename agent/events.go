@@ -161,6 +161,10 @@ func (s *Session) walk(r *unwinder.RawSample) {
 		sample, fresh = walkRaw(s.files, proc, r)
 		s.republish(proc, r.Stop, sample.Stop, fresh)
 	}
+	if r.Walked {
+		s.comparer.addWalked(&sample)
+		return
+	}
 	s.walkedMu.Lock()
 	s.walked = append(s.walked, sample)
 	s.walkedMu.Unlock()

@@ -11,9 +11,6 @@ import (
 	"github.com/lowflame/lowflame/unwind"
 )
 
-// maxUserFrames is the depth the BPF program walks to, UNW_MAX_USER.
-const maxUserFrames = 1024
-
 // nativeArch is the machine lowflame runs on.
 func nativeArch() unwind.Arch {
 	if runtime.GOARCH == "arm64" {
@@ -61,7 +58,7 @@ func (s *space) At(pc uint64) (unwind.Code, bool) {
 func walkRaw(f *files, proc *process.Process, raw *unwinder.RawSample) (stack.Sample, []process.FileID) {
 	sample := raw.Sample
 	sp := &space{files: f, proc: proc}
-	walked := unwind.Walk(nativeArch(), sp, raw.Stack, raw.Regs, maxUserFrames)
+	walked := unwind.Walk(nativeArch(), sp, &raw.Stack, raw.Regs, unwinder.MaxUserFrames)
 	sample.Stop = walked.Stop
 	sample.Interrupted = walked.Interrupted
 	sample.User = make([]stack.Addr, len(walked.PCs))

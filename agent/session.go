@@ -37,12 +37,22 @@ type Config struct {
 	Threads bool // tell threads apart by TID
 	// NoKernel leaves kernel stacks out.
 	NoKernel bool
+	Idle     bool       // sample the idle task too
+	Cgroups  []string   // only what is in these cgroups or below, directories of cgroup v2
 	Self     bool       // sample lowflame too
 	Logger   log.Logger // nil logs nothing
 	// Published, unless nil, is called when the BPF program has been given the
 	// mappings of a process, missing of which still lack their table. It must
 	// return at once and keep the process unchanged.
 	Published func(p *process.Process, missing int)
+
+	// Measure has the BPF program time itself, see Session.Costs. The kernel walks
+	// the processes in Baseline, some of PIDs, instead: they give no samples.
+	Measure  bool
+	Baseline []uint32
+	// Compare, if not nil, gets every sample that the BPF program walked, and
+	// the same sample walked in Go.
+	Compare func(bpf, walked *stack.Sample)
 }
 
 // Window is what was sampled from one drain to the next.
@@ -77,6 +87,9 @@ type Session struct {
 
 	walkedMu sync.Mutex // guards walked
 	walked   []stack.Sample
+
+	loadTime time.Duration
+	comparer *comparer // nil without Config.Compare
 }
 
 const (
@@ -95,6 +108,9 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 	}
 	boundHeap()
 	s := &Session{cfg: cfg, raw: make(chan *unwinder.RawSample, rawQueue), targets: make(map[uint32]bool)}
+	if cfg.Compare != nil {
+		s.comparer = newComparer(cfg.Compare)
+	}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -126,12 +142,15 @@ func (s *Session) openUnwinder() (err error) {
 	if s.cfg.Self {
 		exclude = 0
 	}
+	began := time.Now()
 	s.unwinder, err = unwinder.Open(unwinder.Config{
 		Exclude:   exclude,
 		Frequency: s.cfg.Frequency, Window: s.cfg.Window,
 		Filter: len(s.cfg.PIDs) > 0, Follow: s.cfg.Follow,
-		Threads: s.cfg.Threads, NoKernel: s.cfg.NoKernel,
+		Threads: s.cfg.Threads, NoKernel: s.cfg.NoKernel, Idle: s.cfg.Idle, Cgroups: s.cfg.Cgroups,
+		Measure: s.cfg.Measure, Compare: s.cfg.Compare != nil,
 	})
+	s.loadTime = time.Since(began)
 	return err
 }
 
@@ -172,6 +191,11 @@ func (s *Session) publishAll() error {
 		}
 		s.targets[pid] = true
 	}
+	for _, pid := range s.cfg.Baseline {
+		if err := s.unwinder.AddBaseline(pid); err != nil {
+			return err
+		}
+	}
 	for _, proc := range s.table.All() {
 		if len(s.targets) > 0 && !s.targets[proc.PID] {
 			continue
@@ -205,6 +229,16 @@ func (s *Session) Preload(path string) { s.files.preload(path) }
 
 // Frequency is the rate in force, samples a second and CPU.
 func (s *Session) Frequency() int { return s.unwinder.Frequency() }
+
+// Costs is what samples cost so far, with Config.Measure.
+func (s *Session) Costs() (unwinder.Costs, error) { return s.unwinder.Costs() }
+
+// LoadTime is how long the kernel took to accept the BPF program and its maps.
+func (s *Session) LoadTime() time.Duration { return s.loadTime }
+
+// VerifiedInstructions is how many instructions the kernel's verifier walked to
+// accept each program, by name.
+func (s *Session) VerifiedInstructions() map[string]uint32 { return s.unwinder.VerifiedInstructions() }
 
 // Run samples until ctx is done. use gets each window; the last one is drained
 // after sampling has stopped and holds all that was left.
@@ -264,6 +298,9 @@ func (s *Session) drain(ctx context.Context, use func(Window)) error {
 		"stacks", len(samples), "frames", stats.Frames, "refills", stats.Refills, "bpf_ns", stats.NS)
 	now := monotonic()
 	s.await(ctx, func() bool { return s.applied.Load() >= now })
+	if s.comparer != nil {
+		s.comparer.addBPF(samples)
+	}
 	s.emit(append(samples, s.takeWalked()...), stats, use)
 	before := now - min(now, uint64(keepDead)) // the clock starts at boot
 	s.table.Forget(before)

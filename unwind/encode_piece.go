@@ -104,6 +104,9 @@ func (p *pieceEncoder) finish(end uint64, all []Wide) Piece {
 	for shift < maxShift && (length-1)>>shift+1 > p.maxPages(end) {
 		shift++
 	}
+	for p.densest(shift) > MaxPageRows { // at minShift there are 256 at most
+		shift--
+	}
 	pages := int((length-1)>>shift + 1)
 	piece := Piece{
 		Start: stack.LinkAddr(p.start),
@@ -122,6 +125,23 @@ func (p *pieceEncoder) finish(end uint64, all []Wide) Piece {
 		piece.Words = append(piece.Words, w[:]...)
 	}
 	return piece
+}
+
+// densest returns the most rows that a page of 1<<shift bytes has.
+func (p *pieceEncoder) densest(shift uint8) int {
+	if len(p.rows) <= MaxPageRows {
+		return len(p.rows)
+	}
+	most, rows, pc, page := 0, 0, uint64(0), uint64(0)
+	for _, row := range p.rows {
+		pc += uint64(uint16(row) - uint16(pc))
+		if pc>>shift != page {
+			rows, page = 0, pc>>shift
+		}
+		rows++
+		most = max(most, rows)
+	}
+	return most
 }
 
 // index appends the number of each page's first row to words, and the number of

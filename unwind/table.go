@@ -8,6 +8,10 @@ import "github.com/lowflame/lowflame/stack"
 // BPF program's tables.
 const MaxPieceWords = 1 << 18
 
+// MaxPageRows is the most rows one page of a Piece may have: the BPF program's
+// search goes no further.
+const MaxPageRows = 1<<12 - 1
+
 // Table is the unwind table of one binary: pieces sorted by Start, not
 // overlapping. PCs outside every piece have no rule. Immutable once built;
 // safe for concurrent use.

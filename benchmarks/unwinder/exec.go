@@ -27,6 +27,11 @@ const (
 	execMS    = "20" // CPU time each uses, so that it is alive when it can be walked
 )
 
+// execSection executes programs whose files are known.
+func execSection() section {
+	return section{"exec", "from execve to tables in BPF", measureExec}
+}
+
 // measureExec measures how long after execve(2) the BPF program has the tables of all
 // that a program has mapped, for a program whose files are known.
 func measureExec(ctx context.Context, b *bench) error {

@@ -29,11 +29,7 @@ type section struct {
 }
 
 func sections() []section {
-	return []section{
-		{"start", "beginning to sample, 100 idle processes and all CPUs busy", measureStart},
-		{"exec", "from execve to tables in BPF, for a program whose files are known", measureExec},
-		{"young", "processes that live briefly", measureYoung},
-	}
+	return []section{costSection(), loadSection(), startSection(), execSection(), youngSection()}
 }
 
 // bench is what every section measures with.

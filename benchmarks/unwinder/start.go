@@ -30,6 +30,11 @@ type idle struct {
 	command []string
 }
 
+// startSection begins to sample a busy machine.
+func startSection() section {
+	return section{"start", "beginning to sample, 100 idle processes and all CPUs busy", measureStart}
+}
+
 // measureStart measures how long it takes to begin, with a hundred processes there
 // and all CPUs busy, and what memory the BPF maps take then.
 func measureStart(ctx context.Context, b *bench) error {

@@ -37,6 +37,11 @@ const (
 // youngPrograms are the compiled programs of this section.
 type youngPrograms struct{ lowflame, driver, child string }
 
+// youngSection runs processes that live briefly.
+func youngSection() section {
+	return section{"young", "what arrives of processes that live briefly", measureYoung}
+}
+
 // measureYoung counts the samples of processes that live briefly.
 func measureYoung(ctx context.Context, b *bench) error {
 	programs, err := buildYoung(ctx, b.dir)

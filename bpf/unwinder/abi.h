@@ -18,8 +18,14 @@ enum unw_limits {
 	UNW_SHARD_WORDS = 1 << 18,   /* u32 words in a shard: 1 MiB */
 	UNW_CHUNKS = 64,	     /* mapping chunks */
 	UNW_CHUNK_ENTRIES = 1 << 14, /* mappings in a chunk: 1 MiB */
-	UNW_WINDOW = 1024,	     /* bytes of stack read at once */
+	UNW_PROC_MAPPINGS = 1 << 12, /* mappings of one process */
+	UNW_PAGE_ROWS = 4095,	     /* rows of a table in one page: unwind.MaxPageRows */
+	UNW_RULE_SLOTS = 2048,	     /* rules remembered on each CPU */
+	UNW_WINDOW = 2048,	     /* bytes of stack read at once */
 	UNW_RAW_STACK = 16384,	     /* bytes of stack that travel with a raw sample */
+	UNW_RAW_FAR = 8192,	     /* and of another stack that its frame pointers lead to */
+	UNW_MAX_CGROUPS = 16,	     /* cgroups that can be sampled alone */
+	UNW_COST_BUCKETS = 4096,     /* of a histogram of costs */
 	UNW_REGS = 33,		     /* registers by DWARF number */
 	UNW_COMM = 16,		     /* TASK_COMM_LEN */
 };
@@ -136,16 +142,43 @@ struct unw_trace {
 #define UNW_FRAME_INTERRUPTED (1ULL << 63)
 
 /* Head of a record in unw_raws: a sample whose user stack is left to user
- * space; stack_n bytes from the stack pointer up follow. */
+ * space; stack_n bytes from the stack pointer up follow, then far_n from far up. */
 struct unw_raw {
 	struct unw_key key; /* hash is 0 */
 	u64 time;
 	u32 window;
 	u16 kernel_n;
 	u16 stack_n;
+	u64 far; /* where the frame pointers first leave the bytes from the stack pointer up */
+	u16 far_n;
+	u16 walked; /* cfg_compare: the walk here is in unw_traces, with this time */
+	u32 reserved;
 	u64 regs[UNW_REGS]; /* by DWARF number */
 	u64 pc, sp, fp, lr;
 	u64 kernel[UNW_MAX_KERNEL];
+};
+
+/* What is timed with cfg_measure. A histogram has buckets of 16 ns, that of
+ * UNW_COST_FRAME of 1 ns; the last bucket holds all that is longer. */
+enum unw_cost {
+	UNW_COST_WALK,	   /* the user stack */
+	UNW_COST_FRAME,	   /* the same, by user frame */
+	UNW_COST_SAMPLE,   /* the whole program, for a sample with a user stack that is counted */
+	UNW_COST_BASELINE, /* bpf_get_stack(BPF_F_USER_STACK), for processes so marked */
+	UNW_COSTS,
+};
+
+/* What unw_filter says of a process. */
+enum unw_filtered {
+	UNW_FILTER_SAMPLE = 1,
+	UNW_FILTER_BASELINE = 2, /* cfg_measure: time the kernel's own walk instead */
+};
+
+struct unw_histogram {
+	u64 sum;    /* ns */
+	u64 frames; /* user frames */
+	u64 n;
+	u32 buckets[UNW_COST_BUCKETS];
 };
 
 /* Counters of one window on one CPU. In every window

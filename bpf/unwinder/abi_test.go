@@ -73,8 +73,12 @@ func TestConstantsAgree(t *testing.T) {
 		"UNW_WHERE_SAME": int(unwind.WhereSame), "UNW_WHERE_CFA": int(unwind.WhereCFA), "UNW_WHERE_REG": int(unwind.WhereReg),
 		"UNW_WHERE_FP": int(unwind.WhereFP), "UNW_WHERE_UNKNOWN": int(unwind.WhereUnknown),
 		"UNW_MAP_NO_RULE": int(MapNoRule), "UNW_MAP_TABLE": int(MapTable), "UNW_MAP_FP": int(MapFP), "UNW_MAP_MISSING": int(MapMissing),
-		"UNW_PROC_SETTLED": procSettled,
-		"UNW_WIDE_WORDS":   unwind.WideWords, "UNW_REGS": unwind.NumRegs, "UNW_FP_WALK_MAX": unwind.FPWalkMax,
+		"UNW_PROC_SETTLED":  procSettled,
+		"UNW_FILTER_SAMPLE": filterSample, "UNW_FILTER_BASELINE": filterBaseline, "UNW_MAX_CGROUPS": MaxCgroups,
+		"UNW_COST_WALK": costWalk, "UNW_COST_FRAME": costFrame, "UNW_COST_SAMPLE": costSample,
+		"UNW_COST_BASELINE": costBaseline, "UNW_COSTS": numCosts, "UNW_COST_BUCKETS": costBuckets,
+		"UNW_PROC_MAPPINGS": maxProcessMappings, "UNW_PAGE_ROWS": unwind.MaxPageRows, "UNW_MAX_USER": MaxUserFrames,
+		"UNW_WIDE_WORDS": unwind.WideWords, "UNW_REGS": unwind.NumRegs, "UNW_FP_WALK_MAX": unwind.FPWalkMax,
 		"UNW_SHARD_WORDS": unwind.MaxPieceWords, "UNW_SHARDS": maxShards, "UNW_CHUNKS": maxChunks, "UNW_CHUNK_ENTRIES": chunkMappings,
 	} {
 		if got, ok := c[name]; !ok || got != want {

@@ -19,6 +19,14 @@ type bpfUnwCount struct {
 	Sent uint64
 }
 
+type bpfUnwHistogram struct {
+	_       structs.HostLayout
+	Sum     uint64
+	Frames  uint64
+	N       uint64
+	Buckets [4096]uint32
+}
+
 type bpfUnwKey struct {
 	_          structs.HostLayout
 	Hash       uint64
@@ -60,24 +68,38 @@ type bpfUnwProc struct {
 }
 
 type bpfUnwRaw struct {
-	_       structs.HostLayout
-	Key     bpfUnwKey
-	Time    uint64
-	Window  uint32
-	KernelN uint16
-	StackN  uint16
-	Regs    [33]uint64
-	Pc      uint64
-	Sp      uint64
-	Fp      uint64
-	Lr      uint64
-	Kernel  [127]uint64
+	_        structs.HostLayout
+	Key      bpfUnwKey
+	Time     uint64
+	Window   uint32
+	KernelN  uint16
+	StackN   uint16
+	Far      uint64
+	FarN     uint16
+	Walked   uint16
+	Reserved uint32
+	Regs     [33]uint64
+	Pc       uint64
+	Sp       uint64
+	Fp       uint64
+	Lr       uint64
+	Kernel   [127]uint64
 }
 
 type bpfUnwRawBuffer struct {
 	_     structs.HostLayout
 	Raw   bpfUnwRaw
-	Stack [20480]uint8
+	Stack [28672]uint8
+}
+
+type bpfUnwRuleCache struct {
+	_     structs.HostLayout
+	Slots [2048]struct {
+		_          structs.HostLayout
+		Pc         uint64
+		Generation uint32
+		Rule       uint32
+	}
 }
 
 type bpfUnwState struct {
@@ -87,6 +109,7 @@ type bpfUnwState struct {
 	Fp          uint64
 	Lr          uint64
 	Regs        [33]uint64
+	Time        uint64
 	Hash        uint64
 	UserN       uint32
 	Interrupted uint8
@@ -102,7 +125,7 @@ type bpfUnwState struct {
 	Map         bpfUnwMapping
 	WindowAt    uint64
 	WindowN     uint64
-	Window      [1024]uint8
+	Window      [2048]uint8
 	Sigcontext  struct {
 		_    structs.HostLayout
 		Regs [31]uint64
@@ -151,6 +174,8 @@ type bpfUnwTrace struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	bpfMapUnwCgroups      = "unw_cgroups"
+	bpfMapUnwCosts        = "unw_costs"
 	bpfMapUnwCounts0      = "unw_counts0"
 	bpfMapUnwCounts1      = "unw_counts1"
 	bpfMapUnwFilter       = "unw_filter"
@@ -158,6 +183,7 @@ const (
 	bpfMapUnwProcs        = "unw_procs"
 	bpfMapUnwRawBuffers   = "unw_raw_buffers"
 	bpfMapUnwRaws         = "unw_raws"
+	bpfMapUnwRuleCaches   = "unw_rule_caches"
 	bpfMapUnwShards       = "unw_shards"
 	bpfMapUnwStates       = "unw_states"
 	bpfMapUnwStatsMap     = "unw_stats_map"
@@ -168,9 +194,13 @@ const (
 	bpfProgUnwFork        = "unw_fork"
 	bpfProgUnwPrepareExec = "unw_prepare_exec"
 	bpfProgUnwSample      = "unw_sample"
+	bpfVarCfgCgroups      = "cfg_cgroups"
+	bpfVarCfgCompare      = "cfg_compare"
 	bpfVarCfgFilter       = "cfg_filter"
 	bpfVarCfgFollow       = "cfg_follow"
+	bpfVarCfgIdle         = "cfg_idle"
 	bpfVarCfgKernelStack  = "cfg_kernel_stack"
+	bpfVarCfgMeasure      = "cfg_measure"
 	bpfVarCfgNoKernel     = "cfg_no_kernel"
 	bpfVarCfgSelf         = "cfg_self"
 	bpfVarCfgTaskPtRegs   = "cfg_task_pt_regs"
@@ -231,6 +261,8 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
+	UnwCgroups    *ebpf.MapSpec `ebpf:"unw_cgroups"`
+	UnwCosts      *ebpf.MapSpec `ebpf:"unw_costs"`
 	UnwCounts0    *ebpf.MapSpec `ebpf:"unw_counts0"`
 	UnwCounts1    *ebpf.MapSpec `ebpf:"unw_counts1"`
 	UnwFilter     *ebpf.MapSpec `ebpf:"unw_filter"`
@@ -238,6 +270,7 @@ type bpfMapSpecs struct {
 	UnwProcs      *ebpf.MapSpec `ebpf:"unw_procs"`
 	UnwRawBuffers *ebpf.MapSpec `ebpf:"unw_raw_buffers"`
 	UnwRaws       *ebpf.MapSpec `ebpf:"unw_raws"`
+	UnwRuleCaches *ebpf.MapSpec `ebpf:"unw_rule_caches"`
 	UnwShards     *ebpf.MapSpec `ebpf:"unw_shards"`
 	UnwStates     *ebpf.MapSpec `ebpf:"unw_states"`
 	UnwStatsMap   *ebpf.MapSpec `ebpf:"unw_stats_map"`
@@ -249,9 +282,13 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
+	CfgCgroups     *ebpf.VariableSpec `ebpf:"cfg_cgroups"`
+	CfgCompare     *ebpf.VariableSpec `ebpf:"cfg_compare"`
 	CfgFilter      *ebpf.VariableSpec `ebpf:"cfg_filter"`
 	CfgFollow      *ebpf.VariableSpec `ebpf:"cfg_follow"`
+	CfgIdle        *ebpf.VariableSpec `ebpf:"cfg_idle"`
 	CfgKernelStack *ebpf.VariableSpec `ebpf:"cfg_kernel_stack"`
+	CfgMeasure     *ebpf.VariableSpec `ebpf:"cfg_measure"`
 	CfgNoKernel    *ebpf.VariableSpec `ebpf:"cfg_no_kernel"`
 	CfgSelf        *ebpf.VariableSpec `ebpf:"cfg_self"`
 	CfgTaskPtRegs  *ebpf.VariableSpec `ebpf:"cfg_task_pt_regs"`
@@ -279,6 +316,8 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
+	UnwCgroups    *ebpf.Map `ebpf:"unw_cgroups"`
+	UnwCosts      *ebpf.Map `ebpf:"unw_costs"`
 	UnwCounts0    *ebpf.Map `ebpf:"unw_counts0"`
 	UnwCounts1    *ebpf.Map `ebpf:"unw_counts1"`
 	UnwFilter     *ebpf.Map `ebpf:"unw_filter"`
@@ -286,6 +325,7 @@ type bpfMaps struct {
 	UnwProcs      *ebpf.Map `ebpf:"unw_procs"`
 	UnwRawBuffers *ebpf.Map `ebpf:"unw_raw_buffers"`
 	UnwRaws       *ebpf.Map `ebpf:"unw_raws"`
+	UnwRuleCaches *ebpf.Map `ebpf:"unw_rule_caches"`
 	UnwShards     *ebpf.Map `ebpf:"unw_shards"`
 	UnwStates     *ebpf.Map `ebpf:"unw_states"`
 	UnwStatsMap   *ebpf.Map `ebpf:"unw_stats_map"`
@@ -295,6 +335,8 @@ type bpfMaps struct {
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
+		m.UnwCgroups,
+		m.UnwCosts,
 		m.UnwCounts0,
 		m.UnwCounts1,
 		m.UnwFilter,
@@ -302,6 +344,7 @@ func (m *bpfMaps) Close() error {
 		m.UnwProcs,
 		m.UnwRawBuffers,
 		m.UnwRaws,
+		m.UnwRuleCaches,
 		m.UnwShards,
 		m.UnwStates,
 		m.UnwStatsMap,
@@ -314,9 +357,13 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
+	CfgCgroups     *ebpf.Variable `ebpf:"cfg_cgroups"`
+	CfgCompare     *ebpf.Variable `ebpf:"cfg_compare"`
 	CfgFilter      *ebpf.Variable `ebpf:"cfg_filter"`
 	CfgFollow      *ebpf.Variable `ebpf:"cfg_follow"`
+	CfgIdle        *ebpf.Variable `ebpf:"cfg_idle"`
 	CfgKernelStack *ebpf.Variable `ebpf:"cfg_kernel_stack"`
+	CfgMeasure     *ebpf.Variable `ebpf:"cfg_measure"`
 	CfgNoKernel    *ebpf.Variable `ebpf:"cfg_no_kernel"`
 	CfgSelf        *ebpf.Variable `ebpf:"cfg_self"`
 	CfgTaskPtRegs  *ebpf.Variable `ebpf:"cfg_task_pt_regs"`

@@ -57,6 +57,9 @@ static __always_inline int read_word(struct unw_state *s, u64 addr, u64 *word)
 		n = (half & before) | ((n - half - 1) & ~before);                                      \
 	} while (0)
 
+#define MAPPING_STEPS 13
+_Static_assert(UNW_PROC_MAPPINGS < 1 << MAPPING_STEPS, "the search comes to its end");
+
 /* Loads the mapping that holds pc into s->map. */
 static __always_inline int find_mapping(struct unw_state *s, u64 pc)
 {
@@ -70,8 +73,8 @@ static __always_inline int find_mapping(struct unw_state *s, u64 pc)
 	chunk = bpf_map_lookup_elem(inner, &zero);
 	if (!chunk)
 		return -1;
-	/* First entry that begins after pc. 2^15 > UNW_CHUNK_ENTRIES. */
-	for (int i = 0; i < 15; i++) {
+	/* First entry that begins after pc. */
+	for (int i = 0; i < MAPPING_STEPS; i++) {
 		u32 half = n >> 1;
 
 		if (n == 0)
@@ -89,6 +92,9 @@ static __always_inline int find_mapping(struct unw_state *s, u64 pc)
 	return 0;
 }
 
+#define ROW_STEPS 12
+_Static_assert(UNW_PAGE_ROWS < 1 << ROW_STEPS, "the search comes to its end");
+
 #define WORD(i) shard->words[(i) & (UNW_SHARD_WORDS - 1)]
 
 /* Looks the packed rule for pc up in the table piece of s->map: an index, a few
@@ -100,8 +106,7 @@ static __always_inline u32 find_rule(struct unw_state *s, struct unw_shard *shar
 	u32 lo = WORD(s->map.idx + page), n = WORD(s->map.idx + page + 1) - lo;
 	u32 row, delta, head, rule, run;
 
-	/* 2^17 > the rows a page of 64 KiB can have. */
-	for (int i = 0; i < 17; i++) {
+	for (int i = 0; i < ROW_STEPS; i++) {
 		u32 half = n >> 1;
 
 		if (n == 0)
@@ -133,6 +138,60 @@ static __always_inline u32 find_rule(struct unw_state *s, struct unw_shard *shar
 		rule = entry >> 8;
 	}
 	return rule;
+}
+
+/* Finds the rule for pc in the mappings and their tables. shard is set to the table
+ * that a wide rule is in. Returns a stop, or UNW_STOP_NONE. */
+static __always_inline u32 search_rule(struct unw_state *s, u64 pc, u32 *rule,
+				       struct unw_shard **shard)
+{
+	void *inner;
+
+	if ((pc < s->map.begin || pc >= s->map.end) && find_mapping(s, pc))
+		return UNW_STOP_NO_MAPPING;
+	switch (s->map.kind) {
+	case UNW_MAP_TABLE:
+		inner = bpf_map_lookup_elem(&unw_shards, &s->map.shard);
+		if (!inner)
+			return UNW_STOP_TABLE_MISSING;
+		*shard = bpf_map_lookup_elem(inner, &zero);
+		if (!*shard)
+			return UNW_STOP_TABLE_MISSING;
+		*rule = find_rule(s, *shard, pc);
+		return UNW_STOP_NONE;
+	case UNW_MAP_FP:
+		*rule = UNW_KIND_FP_WALK;
+		return UNW_STOP_NONE;
+	case UNW_MAP_NO_RULE:
+		*rule = UNW_KIND_NONE;
+		return UNW_STOP_NONE;
+	}
+	return UNW_STOP_TABLE_MISSING;
+}
+
+/*
+ * search_rule, but for addresses met before: callers of what runs now are callers of
+ * what ran at the last tick. A search touches half a dozen cache lines, this one.
+ * Mappings that change have another generation, so nothing stays that is not true.
+ */
+static __always_inline u32 lookup_rule(struct unw_state *s, struct unw_rule_cache *cache, u64 pc,
+				       u32 *rule, struct unw_shard **shard)
+{
+	u64 hash = (pc ^ ((u64)s->proc.generation << 40)) * 0x9e3779b97f4a7c15ULL;
+	struct unw_rule_slot *slot = &cache->slots[(hash >> 32) & (UNW_RULE_SLOTS - 1)];
+	u32 stop;
+
+	if (slot->pc == pc && slot->generation == s->proc.generation) {
+		*rule = slot->rule;
+		return UNW_STOP_NONE;
+	}
+	stop = search_rule(s, pc, rule, shard);
+	if (stop == UNW_STOP_NONE && (*rule & 15) != UNW_KIND_WIDE) {
+		slot->pc = pc;
+		slot->generation = s->proc.generation;
+		slot->rule = *rule;
+	}
+	return stop;
 }
 
 /* A register's value in the current frame, by DWARF number. */

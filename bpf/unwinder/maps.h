@@ -12,6 +12,10 @@ const volatile u8 cfg_task_pt_regs;  /* bpf_task_pt_regs is there: 5.15 */
 const volatile u8 cfg_no_kernel;     /* leave kernel stacks out */
 const volatile u32 cfg_kernel_stack; /* THREAD_SIZE, bytes */
 const volatile u32 cfg_self;	     /* tgid never sampled, 0 for none */
+const volatile u8 cfg_idle;	     /* sample the idle task too */
+const volatile u8 cfg_cgroups;	     /* sample only below this many cgroups in unw_cgroups */
+const volatile u8 cfg_measure;	     /* keep unw_costs */
+const volatile u8 cfg_compare;	     /* send every sample raw as well as walked */
 const volatile u32 cfg_wake_bytes;   /* wake the reader of unw_traces at this fill */
 
 /* Parity of the window being counted: flipped by user space, which then waits
@@ -74,6 +78,21 @@ struct {
 	__type(value, u8);
 } unw_filter SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_CGROUP_ARRAY);
+	__uint(max_entries, UNW_MAX_CGROUPS);
+	__type(key, u32);
+	__type(value, u32);
+} unw_cgroups SEC(".maps");
+
+/* By enum unw_cost; one entry unless cfg_measure. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct unw_histogram);
+} unw_costs SEC(".maps");
+
 /* Two sides, by window parity. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -99,6 +118,7 @@ struct {
 struct unw_state {
 	u64 pc, sp, fp, lr;
 	u64 regs[UNW_REGS]; /* of the last interrupted instruction */
+	u64 time;	    /* CLOCK_MONOTONIC ns */
 	u64 hash;
 	u32 user_n;
 	u8 interrupted; /* pc is an interrupted instruction: regs are its */
@@ -129,11 +149,30 @@ struct {
 	__type(value, struct unw_state);
 } unw_states SEC(".maps");
 
+/* A rule found before, for an address in the mappings of one generation. */
+struct unw_rule_slot {
+	u64 pc;
+	u32 generation; /* 0: empty */
+	u32 rule;	/* not UNW_KIND_WIDE, which needs its table */
+};
+
+struct unw_rule_cache {
+	struct unw_rule_slot slots[UNW_RULE_SLOTS];
+};
+_Static_assert(sizeof(struct unw_rule_cache) <= 32768, "per-CPU map value");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct unw_rule_cache);
+} unw_rule_caches SEC(".maps");
+
 /* One page more than is sent, so that reads of up to a page may begin anywhere
- * below UNW_RAW_STACK. */
+ * below. */
 struct unw_raw_buffer {
 	struct unw_raw raw;
-	u8 stack[UNW_RAW_STACK + 4096];
+	u8 stack[UNW_RAW_STACK + UNW_RAW_FAR + 4096];
 };
 _Static_assert(sizeof(struct unw_raw_buffer) <= 32768, "per-CPU map value");
 

@@ -17,23 +17,32 @@ type RawSample struct {
 	// Sample has the kernel frames and a Count of 1; User is empty.
 	stack.Sample
 	Regs unwind.Regs
-	// Stack is a copy of the stack from the stack pointer up, at most 16 KiB.
+	// Stack is a copy of the stack from the stack pointer up, at most 16 KiB, and
+	// of at most 8 KiB from where the frame pointers first lead out of that.
 	Stack StackCopy
+	// Walked: with Config.Compare, the program has walked and counted the sample
+	// too; Stop says how that ended.
+	Walked bool
 }
 
-// StackCopy is a piece of a thread's stack. It implements unwind.Memory.
-type StackCopy struct {
+// StackCopy is two pieces of a thread's stacks. It implements unwind.Memory.
+type StackCopy [2]StackPiece
+
+// StackPiece is a copy of memory.
+type StackPiece struct {
 	Base  uint64 // address of Bytes[0]
 	Bytes []byte
 }
 
 // Word returns the 8 bytes at addr.
-func (c StackCopy) Word(addr uint64) (uint64, bool) {
-	off := addr - c.Base
-	if off > uint64(len(c.Bytes)) || uint64(len(c.Bytes))-off < 8 {
-		return 0, false
+func (c *StackCopy) Word(addr uint64) (uint64, bool) {
+	for i := range c {
+		p := &c[i]
+		if off, n := addr-p.Base, uint64(len(p.Bytes)); off < n && n-off >= 8 {
+			return binary.NativeEndian.Uint64(p.Bytes[off:]), true
+		}
 	}
-	return binary.NativeEndian.Uint64(c.Bytes[off:]), true
+	return 0, false
 }
 
 // RunRaw hands raw samples to use as they come, until ctx ends or the Unwinder
@@ -54,16 +63,19 @@ func parseRaw(record []byte) *RawSample {
 	var r bpfUnwRaw
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&r)), head), record)
 	bytes := record[head:]
-	if len(bytes) < int(r.StackN) || int(r.KernelN) > len(r.Kernel) {
+	near, far := int(r.StackN), int(r.FarN)
+	if len(bytes) < near+far || int(r.KernelN) > len(r.Kernel) {
 		return nil
 	}
+	bytes = append([]byte(nil), bytes[:near+far]...)
 	s := &RawSample{
 		Sample: stack.Sample{
 			PID: r.Key.Tgid, TID: r.Key.Tid, Time: r.Time, Comm: comm(r.Key.Comm), Count: 1,
 			Trace: stack.Trace{Stop: stack.Stop(r.Key.Stop)},
 		},
-		Regs:  unwind.Regs{PC: r.Pc, SP: r.Sp, FP: r.Fp, LR: r.Lr, General: r.Regs, AllValid: true},
-		Stack: StackCopy{Base: r.Sp, Bytes: append([]byte(nil), bytes[:r.StackN]...)},
+		Regs:   unwind.Regs{PC: r.Pc, SP: r.Sp, FP: r.Fp, LR: r.Lr, General: r.Regs, AllValid: true},
+		Stack:  StackCopy{{Base: r.Sp, Bytes: bytes[:near]}, {Base: r.Far, Bytes: bytes[near:]}},
+		Walked: r.Walked != 0,
 	}
 	for _, a := range r.Kernel[:r.KernelN] {
 		s.Kernel = append(s.Kernel, stack.Addr(a))

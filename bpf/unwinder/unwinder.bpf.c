@@ -15,8 +15,13 @@
 #include "lookup.h"
 #include "arch_rules.h"
 #include "walk.h"
+#include "measure.h"
+#include "send.h"
 
-#define STEPS_PER_CALL 2 /* frames a call of unw_steps walks */
+#define STEPS_PER_CALL 2   /* frames a call of unw_steps walks */
+#define CALLS_PER_CHUNK 16 /* calls of it in unw_chunk */
+#define FRAMES_PER_CHUNK (STEPS_PER_CALL * CALLS_PER_CHUNK)
+_Static_assert(UNW_MAX_USER % FRAMES_PER_CHUNK == 0, "chunks make up the deepest stack");
 
 static __always_inline u64 mix(u64 hash, u64 value)
 {
@@ -39,14 +44,15 @@ static __always_inline void push_frame(struct unw_state *s)
  * verified on its own; the argument is what kernels before 5.13 allow, a scalar. */
 __noinline int unw_steps(u32 unused)
 {
+	struct unw_rule_cache *cache = bpf_map_lookup_elem(&unw_rule_caches, &zero);
 	struct unw_state *s = state();
 	u32 stop = UNW_STOP_NONE;
 
 	opaque(unused); /* or the compiler passes garbage, which the verifier refuses */
-	if (!s)
+	if (!s || !cache)
 		return UNW_STOP_UNSUPPORTED_RULE;
 	for (int i = 0; i < STEPS_PER_CALL; i++) {
-		stop = step(s);
+		stop = step(s, cache);
 		if (stop != UNW_STOP_NONE)
 			break;
 		if (s->user_n >= UNW_MAX_USER)
@@ -54,6 +60,20 @@ __noinline int unw_steps(u32 unused)
 		push_frame(s);
 	}
 	return stop;
+}
+
+/* Loops in a loop, because the verifier goes round each as often as it may run. */
+__noinline int unw_chunk(u32 unused)
+{
+	u32 stop;
+
+	opaque(unused);
+	for (int i = 0; i < CALLS_PER_CHUNK; i++) {
+		stop = unw_steps(i);
+		if (stop != UNW_STOP_NONE)
+			return stop;
+	}
+	return UNW_STOP_NONE;
 }
 
 /* Fills s with the user-mode registers of the current task. */
@@ -127,157 +147,112 @@ static __always_inline u32 walk_user(struct unw_state *s, u32 tgid)
 	if (!proc)
 		return UNW_STOP_NO_PROC;
 	s->proc = *proc;
-	for (int i = 0; i < UNW_MAX_USER / STEPS_PER_CALL; i++) {
-		stop = unw_steps(i);
+	for (int i = 0; i < UNW_MAX_USER / FRAMES_PER_CHUNK; i++) {
+		stop = unw_chunk(i);
 		if (stop != UNW_STOP_NONE)
 			return stop;
 	}
 	return UNW_STOP_TOO_DEEP;
 }
 
-static __always_inline void fill_key(struct unw_state *s, struct unw_key *key, u64 pid_tgid,
-				     u32 stop)
+/* Whether the current task is in one of the cgroups asked for, or below. */
+static __always_inline int in_cgroups(void)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	u64 exec_id = 0;
-
-	READ_FIELD(exec_id, task, self_exec_id);
-	key->tgid = pid_tgid >> 32;
-	key->tid = cfg_threads ? (u32)pid_tgid : 0;
-	key->exec_id = exec_id;
-	key->generation = s->proc.generation;
-	key->stop = stop;
-	bpf_get_current_comm(key->comm, sizeof(key->comm));
-}
-
-/*
- * Sends the sample with its registers and the top of its stack, for user space
- * to walk: the process or a table is not known here yet. Returns 0 when sent.
- */
-static __always_inline int send_raw(struct unw_state *s, u64 pid_tgid, u32 stop, u32 parity)
-{
-	struct unw_raw_buffer *b = bpf_map_lookup_elem(&unw_raw_buffers, &zero);
-	u64 at, len = 0;
-
-	if (!b)
-		return -1;
-	b->raw.key.hash = 0;
-	fill_key(s, &b->raw.key, pid_tgid, stop);
-	b->raw.time = bpf_ktime_get_ns();
-	b->raw.window = parity;
-	b->raw.kernel_n = s->kernel_n;
-	__builtin_memcpy(b->raw.regs, s->regs, sizeof(b->raw.regs));
-	b->raw.pc = s->regs[REG_PC];
-	b->raw.sp = s->regs[REG_SP];
-	b->raw.fp = s->regs[REG_FP];
-	b->raw.lr = s->lr;
-	__builtin_memcpy(b->raw.kernel, s->frames, sizeof(b->raw.kernel));
-	at = b->raw.sp;
-	/* By pages, up to the first that is not there. */
-	for (int i = 0; i <= UNW_RAW_STACK / 4096; i++) {
-		u64 n = 4096 - (at & 4095);
-
-		if (len >= UNW_RAW_STACK)
+	for (u32 i = 0; i < UNW_MAX_CGROUPS; i++) {
+		if (i >= cfg_cgroups)
 			break;
-		if (bpf_probe_read_user(b->stack + (len & (UNW_RAW_STACK - 1)), n, (void *)at))
-			break;
-		len += n;
-		at += n;
+		if (bpf_current_task_under_cgroup(&unw_cgroups, i) == 1)
+			return 1;
 	}
-	if (len > UNW_RAW_STACK)
-		len = UNW_RAW_STACK;
-	b->raw.stack_n = len;
-	return bpf_ringbuf_output(&unw_raws, b, sizeof(b->raw) + (len & (2 * UNW_RAW_STACK - 1)),
-				  0);
+	return 0;
 }
 
-/* Whether user space is likely to know more than the walk found out here. What
- * travels must be the sample's own registers, and enough of its stack. */
-static __always_inline int wants_raw(struct unw_state *s, u32 stop)
+/* Says whether to sample the current task: 0 or an enum unw_filtered. Nothing has
+ * been walked yet. */
+static __always_inline u8 wanted(struct unw_stats *stats, u32 tgid)
 {
-	if (s->signals)
-		return 0;
-	if (stop == UNW_STOP_NO_MAPPING || stop == UNW_STOP_NO_RULE)
-		return !(s->proc.flags & UNW_PROC_SETTLED) &&
-		       s->sp - s->regs[REG_SP] < UNW_RAW_STACK / 2;
-	return stop == UNW_STOP_NO_PROC || stop == UNW_STOP_TABLE_MISSING;
-}
+	u8 how = UNW_FILTER_SAMPLE, *found;
 
-/* Sends the frames of a stack first seen in this window. */
-static __always_inline int send_trace(struct unw_state *s, struct unw_key *key, u32 parity)
-{
-	u64 n = s->kernel_n + s->user_n, flags = BPF_RB_NO_WAKEUP;
-
-	s->trace.key = *key;
-	s->trace.time = bpf_ktime_get_ns();
-	s->trace.window = parity;
-	s->trace.kernel_n = s->kernel_n;
-	s->trace.user_n = s->user_n;
-	if (bpf_ringbuf_query(&unw_traces, BPF_RB_AVAIL_DATA) >= cfg_wake_bytes)
-		flags = BPF_RB_FORCE_WAKEUP;
-	return bpf_ringbuf_output(&unw_traces, &s->trace,
-				  sizeof(s->trace) + (n & (UNW_FRAMES - 1)) * 8, flags);
-}
-
-/* The verifier wants each map named at the call. */
-#define COUNTS(parity, call, ...)                                                                      \
-	((parity) ? bpf_map_##call(&unw_counts1, ##__VA_ARGS__) : bpf_map_##call(&unw_counts0, ##__VA_ARGS__))
-
-/* Counts the sample, and sends its frames when it is the first of its kind. A
- * count whose frames could not be sent stays: user space counts it as lost. */
-static __always_inline void count(struct unw_state *s, struct unw_stats *stats, struct unw_key *key,
-				  u32 parity)
-{
-	struct unw_count first = {.n = 1, .sent = 1}, *n;
-
-	n = COUNTS(parity, lookup_elem, key);
-	if (!n) {
-		if (!COUNTS(parity, update_elem, key, &first, BPF_NOEXIST)) {
-			stats->counted++;
-			if (send_trace(s, key, parity)) {
-				stats->traces_full++;
-				n = COUNTS(parity, lookup_elem, key);
-				if (n)
-					n->sent = 0;
-			}
-			return;
-		}
-		/* Lost the race to be first to another CPU, or the map is full. */
-		n = COUNTS(parity, lookup_elem, key);
-		if (!n) {
-			stats->drop_counts++;
-			return;
-		}
-	}
-	__sync_fetch_and_add(&n->n, 1);
-	stats->counted++;
-	if (!n->sent && !send_trace(s, key, parity))
-		n->sent = 1;
-}
-
-static __always_inline int wanted(struct unw_stats *stats, u32 tgid)
-{
-	if (!tgid) {
+	if (!tgid && !cfg_idle) {
 		stats->idle++;
 		return 0;
 	}
-	if ((cfg_filter && !bpf_map_lookup_elem(&unw_filter, &tgid)) ||
-	    (cfg_self && tgid == cfg_self)) {
-		stats->filtered++;
-		return 0;
+	if (cfg_filter) {
+		found = bpf_map_lookup_elem(&unw_filter, &tgid);
+		how = found ? *found : 0;
 	}
-	return 1;
+	if (cfg_self && tgid == cfg_self)
+		how = 0;
+	if (how && cfg_cgroups && !in_cgroups())
+		how = 0;
+	if (!how)
+		stats->filtered++;
+	return how;
+}
+
+/* Readies s for another sample. */
+static __always_inline void begin(struct unw_state *s, u64 now)
+{
+	s->time = now;
+	s->hash = s->user_n = s->refills = 0;
+	s->signals = s->fp_walked = 0;
+	s->window_n = 0;
+	s->map.begin = s->map.end = 0;
+	s->proc.generation = s->proc.flags = 0;
+	s->interrupted = s->fp_known = 1;
+}
+
+/* Takes both stacks and sends them. */
+static __always_inline void sample(struct bpf_perf_event_data *ctx, struct unw_state *s,
+				   struct unw_stats *stats, u32 parity)
+{
+	struct unw_raw_buffer *raw = bpf_map_lookup_elem(&unw_raw_buffers, &zero);
+	u64 pid_tgid = bpf_get_current_pid_tgid(), ip = SAMPLE_IP(ctx), began;
+	u32 stop = UNW_STOP_KTHREAD;
+	struct unw_key key = {};
+
+	if (!raw) {
+		stats->drop_state++;
+		return;
+	}
+	take_kernel_stack(ctx, s, stats, ip);
+	s->hash = mix(s->hash, s->kernel_n);
+	if (!load_user_regs(ctx, s, ip)) {
+		if (cfg_compare)
+			keep_regs(s, raw);
+		began = cost_now();
+		stop = walk_user(s, pid_tgid >> 32);
+		add_walk_cost(s, began);
+	}
+	stats->stops[stop & 15]++;
+	stats->frames += s->user_n;
+	stats->refills += s->refills;
+	fill_key(s, &key, pid_tgid, stop);
+	if (cfg_compare && stop != UNW_STOP_KTHREAD) {
+		send_raw(s, raw, &key, parity);
+		key.hash = s->time; /* keeps equal stacks apart */
+	} else if (wants_raw(s, stop)) {
+		keep_regs(s, raw);
+		if (!send_raw(s, raw, &key, parity)) {
+			stats->raw++;
+			return;
+		}
+		stats->raw_full++;
+	}
+	key.hash = mix(s->hash ^ key.hash, stop);
+	count(s, stats, &key, parity);
+	if (stop != UNW_STOP_KTHREAD)
+		add_sample_cost(s, s->time);
 }
 
 SEC("perf_event")
 int unw_sample(struct bpf_perf_event_data *ctx)
 {
-	u64 began = bpf_ktime_get_ns(), pid_tgid = bpf_get_current_pid_tgid(), *window,
-	    ip = SAMPLE_IP(ctx);
-	u32 parity, stop;
-	struct unw_key key = {};
+	u64 began = bpf_ktime_get_ns(), *window;
 	struct unw_stats *stats;
 	struct unw_state *s;
+	u32 parity;
+	u8 how;
 
 	window = bpf_map_lookup_elem(&unw_window, &zero);
 	if (!window)
@@ -287,38 +262,21 @@ int unw_sample(struct bpf_perf_event_data *ctx)
 	if (!stats)
 		return 0;
 	stats->fired++;
-	if (!wanted(stats, pid_tgid >> 32))
+	how = wanted(stats, bpf_get_current_pid_tgid() >> 32);
+	if (!how)
 		return 0;
 	s = state();
 	if (!s) {
 		stats->drop_state++;
 		return 0;
 	}
-	s->hash = s->user_n = s->refills = 0;
-	s->signals = s->fp_walked = 0;
-	s->window_n = 0;
-	s->map.begin = s->map.end = 0;
-	s->proc.generation = s->proc.flags = 0;
-	s->interrupted = s->fp_known = 1;
-	take_kernel_stack(ctx, s, stats, ip);
-	s->hash = mix(s->hash, s->kernel_n);
-	stop = UNW_STOP_KTHREAD;
-	if (!load_user_regs(ctx, s, ip))
-		stop = walk_user(s, pid_tgid >> 32);
-	stats->stops[stop & 15]++;
-	stats->frames += s->user_n;
-	stats->refills += s->refills;
-	if (wants_raw(s, stop)) {
-		if (!send_raw(s, pid_tgid, stop, parity)) {
-			stats->raw++;
-			goto out;
-		}
-		stats->raw_full++;
+	if (cfg_measure && how == UNW_FILTER_BASELINE) {
+		stats->filtered++;
+		measure_baseline(ctx, s);
+		return 0;
 	}
-	key.hash = mix(s->hash, stop);
-	fill_key(s, &key, pid_tgid, stop);
-	count(s, stats, &key, parity);
-out:
+	begin(s, began);
+	sample(ctx, s, stats, parity);
 	stats->ns += bpf_ktime_get_ns() - began;
 	return 0;
 }
@@ -331,7 +289,7 @@ int unw_fork(struct bpf_raw_tracepoint_args *ctx)
 	struct task_struct *parent = (void *)ctx->args[0], *child = (void *)ctx->args[1];
 	u32 from = 0, to = 0, pid = 0;
 	struct unw_proc *proc, copy;
-	u8 yes = 1;
+	u8 yes = UNW_FILTER_SAMPLE;
 
 	READ_FIELD(from, parent, tgid);
 	READ_FIELD(to, child, tgid);

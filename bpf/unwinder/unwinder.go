@@ -34,8 +34,19 @@ type Config struct {
 	Threads bool
 	// NoKernel leaves kernel stacks out.
 	NoKernel bool
+	// Idle takes samples of the idle task too, which are kernel stacks only.
+	Idle bool
+	// Cgroups restricts sampling to tasks in these cgroups or below them:
+	// directories of the cgroup v2 hierarchy, at most MaxCgroups.
+	Cgroups []string
 	// Exclude is a process never sampled, 0 for none.
 	Exclude uint32
+	// Measure has the program time itself: see Costs.
+	Measure bool
+	// Compare has every sample with a user stack sent raw as well as walked by
+	// the program, under the same PID and Time. Samples are then not counted
+	// together: each has a stack of its own.
+	Compare bool
 	// MaxProcesses bounds the processes known in the kernel, 16384 by default.
 	MaxProcesses int
 }
@@ -63,6 +74,10 @@ type Unwinder struct {
 	pendingMu sync.Mutex // guards pending
 	pending   [2]map[bpfUnwKey]traceRecord
 }
+
+// MaxUserFrames is how many frames of a user stack are walked. Deeper stacks keep
+// the innermost and end in TOO_DEEP.
+const MaxUserFrames = 1024
 
 const (
 	defaultFrequency    = 199
@@ -114,6 +129,9 @@ func (u *Unwinder) load() error {
 	if err := spec.LoadAndAssign(&u.objs, nil); err != nil {
 		return fmt.Errorf("load the BPF program: %w", err)
 	}
+	if err := u.setCgroups(); err != nil {
+		return err
+	}
 	window, err := u.mmap(u.objs.UnwWindow, os.Getpagesize())
 	if err != nil {
 		return fmt.Errorf("map the window selector: %w", err)
@@ -143,6 +161,7 @@ func (u *Unwinder) size(spec *ebpf.CollectionSpec, cpus int) {
 	spec.Maps[bpfMapUnwRaws].MaxEntries = uint32(min(max(ceilPow2(cpus*rawBytesPerCPU), 1<<21), 1<<26))
 	spec.Maps[bpfMapUnwProcs].MaxEntries = uint32(u.cfg.MaxProcesses)
 	spec.Maps[bpfMapUnwFilter].MaxEntries = uint32(u.cfg.MaxProcesses)
+	sizeCosts(spec.Maps[bpfMapUnwCosts], u.cfg.Measure)
 }
 
 func (u *Unwinder) configure(spec *ebpf.CollectionSpec) error {
@@ -156,6 +175,10 @@ func (u *Unwinder) configure(spec *ebpf.CollectionSpec) error {
 		bpfVarCfgFollow:     flag(u.cfg.Follow),
 		bpfVarCfgThreads:    flag(u.cfg.Threads),
 		bpfVarCfgNoKernel:   flag(u.cfg.NoKernel),
+		bpfVarCfgIdle:       flag(u.cfg.Idle),
+		bpfVarCfgCgroups:    uint8(len(u.cfg.Cgroups)),
+		bpfVarCfgMeasure:    flag(u.cfg.Measure),
+		bpfVarCfgCompare:    flag(u.cfg.Compare),
 		bpfVarCfgTaskPtRegs: flag(taskPtRegs == nil),
 		bpfVarCfgSelf:       u.cfg.Exclude,
 		bpfVarCfgWakeBytes:  wake,
@@ -165,14 +188,6 @@ func (u *Unwinder) configure(spec *ebpf.CollectionSpec) error {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return fmt.Errorf("set %s: %w", name, err)
 		}
-	}
-	return nil
-}
-
-// AddPID adds a process to those sampled, when Config.Filter is set.
-func (u *Unwinder) AddPID(pid uint32) error {
-	if err := u.objs.UnwFilter.Put(pid, uint8(1)); err != nil {
-		return fmt.Errorf("sample process %d: %w", pid, err)
 	}
 	return nil
 }

@@ -83,45 +83,34 @@ static __always_inline u32 apply_fp_walk(struct unw_state *s, u32 rule, struct c
 	return UNW_STOP_NONE;
 }
 
-/* Finds the caller of the frame in s by a packed rule. */
+/* Finds the caller of the frame in s by a packed rule; shard has its wide rules. */
 static __always_inline u32 apply_rule(struct unw_state *s, struct unw_shard *shard, u32 rule,
 				      struct caller *c)
 {
 	u32 kind = rule & 15;
 
-	if (kind == UNW_KIND_WIDE)
-		return apply_wide(s, shard, s->map.wide + (rule >> 8) * UNW_WIDE_WORDS, c);
 	if (kind == UNW_KIND_FP_WALK || kind == UNW_KIND_FP_JUMP)
 		return apply_fp_walk(s, rule, c);
-	return apply_narrow(s, rule, c);
+	if (kind != UNW_KIND_WIDE)
+		return apply_narrow(s, rule, c);
+	if (!shard)
+		return UNW_STOP_TABLE_MISSING;
+	return apply_wide(s, shard, s->map.wide + (rule >> 8) * UNW_WIDE_WORDS, c);
 }
 
 /*
  * Moves s from a frame to its caller. Returns UNW_STOP_NONE when there is one.
  */
-static __always_inline u32 step(struct unw_state *s)
+static __always_inline u32 step(struct unw_state *s, struct unw_rule_cache *cache)
 {
 	u64 pc = s->pc - !s->interrupted; /* DWARF 5 §6.4.4: the call, not the return address */
 	struct unw_shard *shard = NULL;
 	struct caller c = {.fp = s->fp, .fp_known = s->fp_known};
-	u32 rule = UNW_KIND_FP_WALK, stop;
-	void *inner;
+	u32 rule = UNW_KIND_NONE, stop;
 
-	if ((pc < s->map.begin || pc >= s->map.end) && find_mapping(s, pc))
-		return UNW_STOP_NO_MAPPING;
-	if (s->map.kind == UNW_MAP_TABLE) {
-		inner = bpf_map_lookup_elem(&unw_shards, &s->map.shard);
-		if (!inner)
-			return UNW_STOP_TABLE_MISSING;
-		shard = bpf_map_lookup_elem(inner, &zero);
-		if (!shard)
-			return UNW_STOP_TABLE_MISSING;
-		rule = find_rule(s, shard, pc);
-	} else if (s->map.kind == UNW_MAP_MISSING) {
-		return UNW_STOP_TABLE_MISSING;
-	} else if (s->map.kind == UNW_MAP_NO_RULE) {
-		rule = UNW_KIND_NONE;
-	}
+	stop = lookup_rule(s, cache, pc, &rule, &shard);
+	if (stop)
+		return stop;
 	switch (rule & 15) {
 	case UNW_KIND_NONE:
 		/* A runtime's own code between frames of code it generated keeps
@@ -137,10 +126,7 @@ static __always_inline u32 step(struct unw_state *s)
 	}
 	s->jumped = 0;
 	s->fp_walked = (rule & 15) == UNW_KIND_FP_WALK;
-	if (shard)
-		stop = apply_rule(s, shard, rule, &c);
-	else
-		stop = apply_fp_walk(s, UNW_KIND_FP_WALK, &c);
+	stop = apply_rule(s, shard, rule, &c);
 	if (stop)
 		return stop;
 	c.pc = STRIP_RA(c.pc);
