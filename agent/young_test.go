@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -66,6 +67,55 @@ func TestYoungProcesses(t *testing.T) {
 	t.Logf("%d of %d samples have a named leaf; CPU time for %.0f", named, all, cpu.Seconds()*hz)
 	if float64(named) < 0.9*expected {
 		t.Errorf("%d of %.0f samples arrived with a named leaf, want 90 %%", named, expected)
+	}
+}
+
+// TestExitIsSampled has descendants of the process asked for give back much memory
+// when they end: they are recorded until they are gone.
+func TestExitIsSampled(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("sampling needs root")
+	}
+	big := build(t, t.TempDir(), "big", `
+#include <stdlib.h>
+#include <sys/prctl.h>
+int main(void)
+{
+	volatile char *p = malloc(128 << 20);
+	prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0); // many pages take long to give back
+	for (int i = 0; i < 128 << 20; i += 4096)
+		p[i] = 1;
+	return 0;
+}
+`)
+	sh := exec.CommandContext(t.Context(), "sh", "-c", "read go; for i in 1 2 3 4 5; do "+big+"; done")
+	start, err := sh.StdinPipe()
+	if err == nil {
+		err = sh.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Frequency: 997, Window: 200 * time.Millisecond, PIDs: []uint32{uint32(sh.Process.Pid)}, Follow: true}
+	p := recordDuring(t, cfg, func(context.Context) {
+		if _, err := start.Write([]byte("\n")); err != nil {
+			t.Error(err)
+		}
+		if err := sh.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+	exiting := int64(0)
+	for _, s := range p.Sample {
+		if s.HasLabel("comm", "big") && slices.ContainsFunc(s.Location, func(l *profile.Location) bool {
+			return hasName(l) && l.Line[0].Function.Name == "do_exit"
+		}) {
+			exiting += s.Value[0]
+		}
+	}
+	t.Logf("%d samples of processes on their way out", exiting)
+	if exiting < 5 {
+		t.Errorf("%d samples of processes on their way out, want at least 5\n%v", exiting, p.Comments)
 	}
 }
 
