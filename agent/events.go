@@ -103,6 +103,9 @@ func (s *Session) change(c process.Change) {
 		s.note(s.publisher.forget(proc.PID))
 	case c.What&process.Ended != 0:
 	case c.What&(process.NewImage|process.Mapped) != 0:
+		if parent := s.table.Live(proc.PPID); proc.Inherited && parent != nil {
+			s.files.inherit(proc, parent)
+		}
 		if len(s.cfg.PIDs) > 0 {
 			s.load(proc)
 		}

@@ -69,7 +69,7 @@ func (p *publisher) mapping(proc *process.Process, m *process.Mapping) unwinder.
 	case process.KindOther:
 		return out
 	}
-	f := p.files.known(proc, m)
+	f := p.files.expect(proc, m)
 	switch {
 	case f == nil && m.Kind == process.KindVDSO:
 	case f == nil:
