@@ -90,17 +90,25 @@ func (s *Session) change(c process.Change) {
 			s.note(s.symbols.RefreshJIT(jitProcess(proc)))
 		}
 	}
-	if len(s.cfg.PIDs) > 0 && !s.wanted(c) {
-		return
+	// An exec ends one image and begins another of the same PID.
+	gone := c.What&process.Ended != 0 && s.table.Live(proc.PID) == nil
+	if len(s.cfg.PIDs) > 0 {
+		if gone { // the program samples descendants that are not told of in order
+			s.note(s.unwinder.RemovePID(proc.PID))
+		}
+		if !s.wanted(c) {
+			return
+		}
 	}
 	switch {
+	case gone:
+		delete(s.targets, proc.PID)
+		s.note(s.publisher.forget(proc.PID))
 	case c.What&process.Ended != 0:
-		// An exec ends one image and begins another of the same PID.
-		if s.table.Live(proc.PID) == nil {
-			delete(s.targets, proc.PID)
-			s.note(s.publisher.forget(proc.PID))
-		}
 	case c.What&(process.NewImage|process.Mapped) != 0:
+		if parent := s.table.Live(proc.PPID); proc.Inherited && parent != nil {
+			s.files.inherit(proc, parent)
+		}
 		if len(s.cfg.PIDs) > 0 {
 			s.load(proc)
 		}

@@ -32,6 +32,7 @@ type file struct {
 	// tried again for every sample.
 	err    error
 	handle *os.File // nil for the vDSO
+	debug  *os.File // with the symbols of object, nil if it has its own or none
 	object *objfile.Object
 	binary *symbolize.Binary
 	// table is nil when the file has no unwind information, or no room was left.
@@ -69,9 +70,12 @@ type files struct {
 	// those that count for one image of a process only, by process.Process.ID.
 	shared  map[process.FileID]*file
 	private map[uint64]map[process.FileID]*file
-	byID    map[identity]*file
-	ended   []endedImage // images in private whose process has ended, oldest first
-	vdso    *file
+	// familiar holds what private files that were opened are called.
+	familiar map[process.FileID]struct{}
+	byID     map[identity]*file
+	ended    []endedImage // images in private whose process has ended, oldest first
+	vdso     *file
+	debugs   int // files of symbols open
 }
 
 type endedImage struct{ id, until uint64 }
@@ -79,9 +83,10 @@ type endedImage struct{ id, until uint64 }
 func newFiles(u *unwinder.Unwinder, t *process.Table, logger log.Logger) *files {
 	return &files{
 		unwinder: u, table: t, logger: logger, limit: fileLimit(),
-		shared:  make(map[process.FileID]*file),
-		private: make(map[uint64]map[process.FileID]*file),
-		byID:    make(map[identity]*file),
+		shared:   make(map[process.FileID]*file),
+		private:  make(map[uint64]map[process.FileID]*file),
+		familiar: make(map[process.FileID]struct{}),
+		byID:     make(map[identity]*file),
 	}
 }
 
@@ -99,6 +104,43 @@ func (f *files) known(p *process.Process, m *process.Mapping) *file {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.lookup(p, m)
+}
+
+// expect is known for a process that is about to run: a file that one before had
+// opened, and that counts for one image only, is opened for this one at once.
+func (f *files) expect(p *process.Process, m *process.Mapping) *file {
+	f.mu.Lock()
+	found := f.lookup(p, m)
+	_, again := f.familiar[m.File]
+	f.mu.Unlock()
+	if found == nil && again {
+		found, _ = f.get(p, m)
+	}
+	return found
+}
+
+// inherit makes known what a process has mapped since its parent forked it: it is
+// what it was there, whatever root the child has by now.
+func (f *files) inherit(child, parent *process.Process) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range child.Mappings {
+		m := &child.Mappings[i]
+		if same := parent.Find(m.Begin); same == nil || *same != *m || f.lookup(child, m) != nil {
+			continue
+		}
+		if one := f.lookup(parent, m); one != nil {
+			f.keep(child, m, one)
+		}
+	}
+}
+
+// keep makes a file known for one image only. f.mu is held.
+func (f *files) keep(p *process.Process, m *process.Mapping, one *file) {
+	if f.private[p.ID] == nil {
+		f.private[p.ID] = make(map[process.FileID]*file)
+	}
+	f.private[p.ID][m.File] = one
 }
 
 func (f *files) lookup(p *process.Process, m *process.Mapping) *file {
@@ -133,10 +175,10 @@ func (f *files) get(p *process.Process, m *process.Mapping) (found *file, fresh 
 		f.shared[m.File] = found
 		return found, true
 	}
-	if f.private[p.ID] == nil {
-		f.private[p.ID] = make(map[process.FileID]*file)
+	f.keep(p, m, found)
+	if found.object != nil && len(f.familiar) < maxOpenFiles {
+		f.familiar[m.File] = struct{}{}
 	}
-	f.private[p.ID][m.File] = found
 	return found, true
 }
 
@@ -144,7 +186,7 @@ func (f *files) get(p *process.Process, m *process.Mapping) (found *file, fresh 
 // process maps under that name: the inode agrees, or only root can have put a
 // file with that build ID there, and not in a root of its own.
 func (f *files) load(p *process.Process, m *process.Mapping) (loaded *file, share bool) {
-	if len(f.byID) >= f.limit {
+	if len(f.byID)+f.debugs >= f.limit {
 		return &file{err: errTooManyFiles, path: m.Path}, false
 	}
 	handle, verified, err := f.table.Open(p, m)
@@ -186,8 +228,22 @@ func (f *files) open(handle *os.File, path string) (*file, *unix.Stat_t, error) 
 	}
 	loaded := f.adopt(object, path, fmt.Sprint(id))
 	loaded.handle = handle
+	f.addDebug(loaded)
 	f.byID[id] = loaded
 	return loaded, &stat, nil
+}
+
+// addDebug opens the symbols of a file that are in one of their own.
+func (f *files) addDebug(loaded *file) {
+	handle, object, err := openDebug(debugFiles, loaded.object)
+	if err != nil {
+		if !errors.Is(err, objfile.ErrNotFound) && !errors.Is(err, os.ErrNotExist) {
+			level.Debug(f.logger).Log("msg", "symbols not opened", "path", loaded.path, "err", err)
+		}
+		return
+	}
+	f.debugs++
+	loaded.debug, loaded.binary.Debug = handle, object
 }
 
 // preload builds the table of a program that is about to be started, so that
@@ -262,6 +318,10 @@ func (f *files) close() error {
 		if one.handle != nil {
 			errs = append(errs, one.handle.Close())
 			one.handle = nil
+		}
+		if one.debug != nil {
+			errs = append(errs, one.debug.Close())
+			one.debug = nil
 		}
 	}
 	return errors.Join(errs...)

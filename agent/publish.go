@@ -16,6 +16,7 @@ import (
 type publisher struct {
 	unwinder *unwinder.Unwinder
 	files    *files
+	told     func(p *process.Process, missing int) // Config.Published
 
 	mu sync.Mutex // guards what follows
 	// published holds the processes the program was told of.
@@ -24,9 +25,9 @@ type publisher struct {
 	waiting map[process.FileID]map[uint32]struct{}
 }
 
-func newPublisher(u *unwinder.Unwinder, f *files) *publisher {
+func newPublisher(u *unwinder.Unwinder, f *files, told func(*process.Process, int)) *publisher {
 	return &publisher{
-		unwinder: u, files: f,
+		unwinder: u, files: f, told: told,
 		published: make(map[uint32]struct{}),
 		waiting:   make(map[process.FileID]map[uint32]struct{}),
 	}
@@ -43,11 +44,20 @@ func (p *publisher) publish(proc *process.Process) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	ms := make([]unwinder.Mapping, 0, len(proc.Mappings))
+	missing := 0
 	for i := range proc.Mappings {
-		ms = append(ms, p.mapping(proc, &proc.Mappings[i]))
+		m := p.mapping(proc, &proc.Mappings[i])
+		if m.Kind == unwinder.MapMissing {
+			missing++
+		}
+		ms = append(ms, m)
 	}
 	p.published[proc.PID] = struct{}{}
-	return p.unwinder.SetProcess(proc.PID, ms)
+	err := p.unwinder.SetProcess(proc.PID, ms)
+	if err == nil && p.told != nil {
+		p.told(proc, missing)
+	}
+	return err
 }
 
 func (p *publisher) mapping(proc *process.Process, m *process.Mapping) unwinder.Mapping {
@@ -59,7 +69,7 @@ func (p *publisher) mapping(proc *process.Process, m *process.Mapping) unwinder.
 	case process.KindOther:
 		return out
 	}
-	f := p.files.known(proc, m)
+	f := p.files.expect(proc, m)
 	switch {
 	case f == nil && m.Kind == process.KindVDSO:
 	case f == nil:

@@ -42,6 +42,10 @@ type Config struct {
 	Cgroups  []string   // only what is in these cgroups or below, directories of cgroup v2
 	Self     bool       // sample lowflame too
 	Logger   log.Logger // nil logs nothing
+	// Published, unless nil, is called when the BPF program has been given the
+	// mappings of a process, missing of which still lack their table. It must
+	// return at once and keep the process unchanged.
+	Published func(p *process.Process, missing int)
 
 	// Measure has the BPF program time itself, see Session.Costs. The kernel walks
 	// the processes in Baseline, some of PIDs, instead: they give no samples.
@@ -115,8 +119,27 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 	return s, nil
 }
 
+// open loads the program while it lists the processes: either takes as long as
+// the other on a busy machine.
 func (s *Session) open(ctx context.Context) error {
-	var err error
+	s.table = process.NewTable("/proc")
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(s.openUnwinder)
+	group.Go(func() error { return s.listProcesses(ctx) })
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	s.files = newFiles(s.unwinder, s.table, s.cfg.Logger)
+	s.publisher = newPublisher(s.unwinder, s.files, s.cfg.Published)
+	s.symbols = symbolize.New(symbolize.Config{})
+	s.resolver = newResolver(s.files, s.table, s.symbols)
+	if vdso, err := symbolize.VDSO(); err == nil { // a kernel may run without
+		s.files.addVDSO(vdso)
+	}
+	return s.publishAll()
+}
+
+func (s *Session) openUnwinder() (err error) {
 	exclude := uint32(os.Getpid())
 	if s.cfg.Self {
 		exclude = 0
@@ -129,35 +152,36 @@ func (s *Session) open(ctx context.Context) error {
 		Threads: s.cfg.Threads, NoKernel: s.cfg.NoKernel, Idle: s.cfg.Idle, Cgroups: s.cfg.Cgroups,
 		Measure: s.cfg.Measure, Compare: s.cfg.Compare != nil,
 	})
-	if err != nil {
-		return err
-	}
 	s.loadTime = time.Since(began)
+	return err
+}
+
+// listProcesses watches for processes and lists those there are: none is missed
+// in between.
+func (s *Session) listProcesses(ctx context.Context) error {
 	cpus, err := unwinder.OnlineCPUs()
 	if err != nil {
 		return fmt.Errorf("list CPUs: %w", err)
 	}
-	watch := process.SidebandConfig{KernelSymbols: true}
-	if len(s.cfg.PIDs) == 0 {
-		// Nobody waits for an event that no sample needs: a sample of a process
-		// not known yet wakes the event loop itself.
-		watch.WakeupBytes = 64 << 10
+	// Nobody waits for an event that no sample needs: a sample of a process not
+	// known yet wakes the event loop itself. A new program is likely to get one.
+	watch := process.SidebandConfig{
+		KernelSymbols: true, WakeupBytes: 64 << 10, ExecWakeup: execWakeup(s.cfg.Frequency),
 	}
 	if s.sideband, err = process.OpenSideband(cpus, watch); err != nil {
 		return fmt.Errorf("watch processes: %w", err)
 	}
-	s.table = process.NewTable("/proc")
-	s.files = newFiles(s.unwinder, s.table, s.cfg.Logger)
-	s.publisher = newPublisher(s.unwinder, s.files)
-	s.symbols = symbolize.New(symbolize.Config{})
-	s.resolver = newResolver(s.files, s.table, s.symbols)
-	if vdso, err := symbolize.VDSO(); err == nil { // a kernel may run without
-		s.files.addVDSO(vdso)
-	}
 	if err := s.table.Scan(ctx, nil); err != nil {
 		return fmt.Errorf("list processes: %w", err)
 	}
-	return s.publishAll()
+	return nil
+}
+
+// execWakeup is how long after an exec its mappings are to be published: when half
+// of the programs that use the CPU have had their first sample, but not before the
+// loader is likely to be done. Many a program ends before.
+func execWakeup(frequency int) time.Duration {
+	return min(max(time.Second/time.Duration(2*max(frequency, 1)), 2*time.Millisecond), 50*time.Millisecond)
 }
 
 // publishAll tells the program of every process that runs, and has the tables

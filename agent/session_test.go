@@ -19,6 +19,17 @@ import (
 // record samples the given processes, or the machine, for a while.
 func record(t *testing.T, cfg Config, d time.Duration) *profile.Profile {
 	t.Helper()
+	return recordDuring(t, cfg, func(ctx context.Context) {
+		select {
+		case <-time.After(d):
+		case <-ctx.Done():
+		}
+	})
+}
+
+// recordDuring samples while work runs.
+func recordDuring(t *testing.T, cfg Config, work func(context.Context)) *profile.Profile {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("sampling needs root")
 	}
@@ -31,10 +42,16 @@ func record(t *testing.T, cfg Config, d time.Duration) *profile.Profile {
 			t.Error(err)
 		}
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), d)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	rec := NewRecording(session, pprofexport.Info{})
-	if err := rec.Run(ctx, func() {}, func(Progress) {}); err != nil {
+	begin := func() {
+		go func() {
+			work(ctx)
+			cancel()
+		}()
+	}
+	if err := rec.Run(ctx, begin, func(Progress) {}); err != nil {
 		t.Fatal(err)
 	}
 	builder, quality := rec.Result()

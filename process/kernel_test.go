@@ -5,6 +5,7 @@ package process
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // watcher keeps a table current from the running kernel.
@@ -296,5 +299,26 @@ func TestPIDReuse(t *testing.T) {
 		if got := w.At(pid, (p.Since+p.Until)/2); got != p {
 			t.Errorf("At in image %d gives %+v", i, got)
 		}
+	}
+}
+
+// The root of a process that ends while it is looked at is not known, which is not
+// the same as being another than ours.
+func TestDetailsOfZombie(t *testing.T) {
+	cmd := exec.Command("true")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Wait() }()
+	d, err := openProcDir("/proc", uint32(cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	if err := unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	if x, err := readDetails(d, d, ownRoot()); !errors.Is(err, errGone) {
+		t.Errorf("readDetails of a zombie = %+v, %v, want %v", x, err, errGone)
 	}
 }

@@ -182,7 +182,8 @@ func readProcess(root string, pid uint32, self rootID) (r reading, err error) {
 }
 
 // readDetails reads the namespace PID from the process and the rest from one of
-// its threads that lives.
+// its threads that lives. It returns errGone if that ended meanwhile: what it saw
+// cannot be told any more.
 func readDetails(d, live procDir, self rootID) (details, error) {
 	var x details
 	status, err := d.read("status")
@@ -194,6 +195,11 @@ func readDetails(d, live procDir, self rootID) (details, error) {
 		x.cgroup, x.container = parseCgroup(cgroup)
 	}
 	root, err := readRoot(live)
+	if err != nil {
+		if s, statErr := live.stat(); statErr != nil || s.dead() {
+			return x, errGone
+		}
+	}
 	x.ownRoot = err != nil || root != self
 	return x, nil
 }

@@ -30,6 +30,9 @@ type SidebandConfig struct {
 	// WakeupBytes is how much must be in a ring before Read is woken; 0 means
 	// at once.
 	WakeupBytes uint32
+	// ExecWakeup is how long after an exec Read is woken, whatever is in the
+	// rings; 0 means not for its sake.
+	ExecWakeup time.Duration
 	// NoBuildID has the kernel identify files by inode only.
 	NoBuildID bool
 	// KernelSymbols asks for EventKernelSymbol as well.
@@ -43,6 +46,7 @@ type Sideband struct {
 	config  SidebandConfig
 	attr    unix.PerfEventAttr
 	rings   []*ring
+	bells   []*ring // see SidebandConfig.ExecWakeup; what is in them is not read
 	epoll   int
 	wake    int // eventfd that ends a wait
 	names   names
@@ -172,11 +176,11 @@ func (s *Sideband) openCPU(cpu int) error {
 	for i, old := range s.rings {
 		if old.cpu == cpu {
 			s.rings[i] = r
-			return old.close()
+			return errors.Join(old.close(), s.openBell(cpu))
 		}
 	}
 	s.rings = append(s.rings, r)
-	return nil
+	return s.openBell(cpu)
 }
 
 func paranoid() string {
@@ -245,23 +249,37 @@ func (s *Sideband) wait(ms int) (woken bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("wait for perf records: %w", err)
 	}
+	rung := false
 	for _, ev := range buf[:n] {
 		switch {
 		case ev.Fd == wakeID:
-			var b [8]byte
-			_, _ = unix.Read(s.wake, b[:]) // resets the counter
+			s.resetWake()
 			woken = true
 		case ev.Events&(unix.EPOLLHUP|unix.EPOLLERR) != 0:
 			s.end(int(ev.Fd))
+		case ev.Fd <= firstBellID:
+			rung = true
 		}
+	}
+	if rung && !woken {
+		return s.settle()
 	}
 	return woken, nil
 }
 
-// end stops waiting for a ring the kernel has given up: epoll would report it
-// for ever.
-func (s *Sideband) end(cpu int) {
-	for _, r := range s.rings {
+func (s *Sideband) resetWake() {
+	var b [8]byte
+	_, _ = unix.Read(s.wake, b[:]) // only fails if it is 0
+}
+
+// end stops waiting for a ring or a bell the kernel has given up: epoll would
+// report it for ever.
+func (s *Sideband) end(id int) {
+	rings, cpu := s.rings, id
+	if id <= firstBellID {
+		rings, cpu = s.bells, firstBellID-id
+	}
+	for _, r := range rings {
 		if r.cpu == cpu && !r.ended {
 			r.ended = true
 			_ = unix.EpollCtl(s.epoll, unix.EPOLL_CTL_DEL, r.fd, nil) // fails only if it is not there
@@ -331,10 +349,10 @@ func (s *Sideband) Stats() SidebandStats { return s.stats }
 // Close ends the watch. No other method may be running or be called later.
 func (s *Sideband) Close() error {
 	var errs []error
-	for _, r := range s.rings {
+	for _, r := range slices.Concat(s.rings, s.bells) {
 		errs = append(errs, r.close())
 	}
-	s.rings = nil
+	s.rings, s.bells = nil, nil
 	for _, fd := range []int{s.epoll, s.wake} {
 		if fd >= 0 {
 			errs = append(errs, os.NewSyscallError("close", unix.Close(fd)))

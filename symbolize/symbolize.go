@@ -45,6 +45,9 @@ type Binary struct {
 	// Object is read from while User runs. The file behind it must be open then,
 	// and need not be otherwise.
 	Object *objfile.Object
+	// Debug, unless nil, is the file with the symbols that were taken out of
+	// Object, to which the same applies.
+	Debug *objfile.Object
 }
 
 // JITProcess is a process whose perf map is looked for.
@@ -192,6 +195,12 @@ func (s *Symbolizer) user(b *Binary, bin *binary, addr stack.LinkAddr) ([]Line, 
 			return s.goLines(lines), nil
 		default:
 			goErr = err
+		}
+	}
+	if b.Debug != nil {
+		debug := &Binary{ID: b.ID + " (debug)", Object: b.Debug}
+		if lines, err := s.elfLines(debug, s.binary(debug.ID), addr); len(lines) > 0 {
+			return lines, err
 		}
 	}
 	lines, err := s.elfLines(b, bin, addr)

@@ -25,7 +25,10 @@ type Run struct {
 	CPU     time.Duration // of the process, user and kernel mode; not of its BPF programs
 	RSS     int64         // largest resident memory, bytes
 	BPF     BPF           // largest values seen
-	Profile *profile.Profile
+	// FirstSample is how long after Started the BPF program that samples was seen
+	// to have run; 0 without [CountRuns].
+	FirstSample time.Duration
+	Profile     *profile.Profile
 }
 
 // BPF is what the BPF objects a process holds open use.
@@ -33,6 +36,7 @@ type BPF struct {
 	Maps     int
 	MapBytes int64         // memory of maps as charged by the kernel
 	Runs     uint64        // of programs; 0 without [CountRuns]
+	Samples  uint64        // of these, runs on a perf event
 	RunTime  time.Duration // of programs; 0 without [CountRuns]
 }
 
@@ -50,6 +54,16 @@ func Build(ctx context.Context, dir string) (string, error) {
 // Record runs "lowflame record" with args, which must not name an output file,
 // and waits for it to end.
 func Record(ctx context.Context, lowflame string, args ...string) (*Run, error) {
+	return RecordDuring(ctx, lowflame, nil, args...)
+}
+
+// startUp is how long RecordDuring gives lowflame until it samples.
+const startUp = 1500 * time.Millisecond
+
+// RecordDuring runs "lowflame record" like Record and, once it should be sampling,
+// calls work and ends the recording when that returns. If work is nil the recording
+// ends by itself.
+func RecordDuring(ctx context.Context, lowflame string, work func() error, args ...string) (*Run, error) {
 	dir, err := os.MkdirTemp("", "lowflame-benchmark-")
 	if err != nil {
 		return nil, fmt.Errorf("record: %w", err)
@@ -63,11 +77,18 @@ func Record(ctx context.Context, lowflame string, args ...string) (*Run, error) 
 		return nil, fmt.Errorf("record: %w", err)
 	}
 	ended := make(chan struct{})
-	watched := make(chan BPF)
-	go func() { watched <- watch(cmd.Process.Pid, ended) }()
-	err = cmd.Wait()
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		run.watch(cmd.Process.Pid, ended)
+	}()
+	if work != nil {
+		time.Sleep(startUp)
+		err = errors.Join(work(), cmd.Process.Signal(os.Interrupt))
+	}
+	err = errors.Join(err, cmd.Wait())
 	close(ended)
-	run.BPF = <-watched
+	<-watched
 	run.Wall = time.Since(run.Started)
 	if err != nil {
 		return nil, fmt.Errorf("record: %w", err)
@@ -95,23 +116,28 @@ func readProfile(path string) (*profile.Profile, error) {
 	return p, nil
 }
 
-// watch looks at the BPF objects of a process four times a second until ended
-// and returns the largest numbers.
-func watch(pid int, ended <-chan struct{}) BPF {
-	var most BPF
-	tick := time.NewTicker(250 * time.Millisecond)
+// watch looks at the BPF objects of a process until ended, often until it samples
+// and four times a second from then on, and keeps the largest numbers.
+func (r *Run) watch(pid int, ended <-chan struct{}) {
+	const often = 3 * time.Millisecond
+	tick := time.NewTicker(often)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ended:
-			return most
+			return
 		case <-tick.C:
 		}
 		now := readBPF(fmt.Sprintf("/proc/%d/fdinfo", pid))
-		most.Maps = max(most.Maps, now.Maps)
-		most.MapBytes = max(most.MapBytes, now.MapBytes)
-		most.Runs = max(most.Runs, now.Runs)
-		most.RunTime = max(most.RunTime, now.RunTime)
+		if now.Samples > 0 && r.FirstSample == 0 {
+			r.FirstSample = time.Since(r.Started)
+			tick.Reset(250 * time.Millisecond)
+		}
+		r.BPF.Maps = max(r.BPF.Maps, now.Maps)
+		r.BPF.MapBytes = max(r.BPF.MapBytes, now.MapBytes)
+		r.BPF.Runs = max(r.BPF.Runs, now.Runs)
+		r.BPF.Samples = max(r.BPF.Samples, now.Samples)
+		r.BPF.RunTime = max(r.BPF.RunTime, now.RunTime)
 	}
 }
 
@@ -139,11 +165,17 @@ func readBPF(dir string) BPF {
 		if id := info["prog_id"]; id != "" && !seen["prog"+id] {
 			seen["prog"+id] = true
 			b.Runs += number(info["run_cnt"])
+			if info["prog_type"] == perfEventProgram {
+				b.Samples += number(info["run_cnt"])
+			}
 			b.RunTime += time.Duration(number(info["run_time_ns"]))
 		}
 	}
 	return b
 }
+
+// perfEventProgram is BPF_PROG_TYPE_PERF_EVENT of include/uapi/linux/bpf.h.
+const perfEventProgram = "7"
 
 // parseInfo parses "key:\tvalue" lines.
 func parseInfo(text string) map[string]string {

@@ -24,7 +24,7 @@ func TestReadBPF(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := BPF{Maps: 2, MapBytes: 4196, Runs: 3, RunTime: 3 * time.Microsecond}
+	want := BPF{Maps: 2, MapBytes: 4196, Runs: 3, Samples: 3, RunTime: 3 * time.Microsecond}
 	if got := readBPF(dir); got != want {
 		t.Errorf("readBPF = %+v, want %+v", got, want)
 	}

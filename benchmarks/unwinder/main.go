@@ -33,6 +33,9 @@ func sections() []section {
 		{"cost", "what a sample costs, timed in the BPF program", measureCost},
 		{"load", "what the kernel does to accept the BPF program", measureLoad},
 		{"tables", "how large, complete and right unwind tables are, and how fast they are made", measureTables},
+		{"start", "beginning to sample, 100 idle processes and all CPUs busy", measureStart},
+		{"exec", "from execve to tables in BPF", measureExec},
+		{"young", "what arrives of processes that live briefly", measureYoung},
 	}
 }
 

@@ -77,21 +77,26 @@ func (u *Unwinder) Stop() error {
 }
 
 func (u *Unwinder) attachTracepoints() error {
-	programs := map[string]*ebpf.Program{
+	for name, prog := range map[string]*ebpf.Program{
 		"sched_process_fork": u.objs.UnwFork,
 		"sched_process_exit": u.objs.UnwExit,
-	}
-	if hasTracepoint("sched_prepare_exec") {
-		programs["sched_prepare_exec"] = u.objs.UnwPrepareExec
-	} else {
-		programs["sched_process_exec"] = u.objs.UnwExec
-	}
-	for name, prog := range programs {
-		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: name, Program: prog})
-		if err != nil {
-			return fmt.Errorf("attach to tracepoint %s: %w", name, err)
+	} {
+		if err := u.attachTracepoint(name, prog); err != nil {
+			return err
 		}
-		u.links = append(u.links, l)
 	}
+	err := u.attachTracepoint("sched_prepare_exec", u.objs.UnwPrepareExec)
+	if errors.Is(err, unix.ENOENT) { // before 6.10
+		err = u.attachTracepoint("sched_process_exec", u.objs.UnwExec)
+	}
+	return err
+}
+
+func (u *Unwinder) attachTracepoint(name string, prog *ebpf.Program) error {
+	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: name, Program: prog})
+	if err != nil {
+		return fmt.Errorf("attach to tracepoint %s: %w", name, err)
+	}
+	u.links = append(u.links, l)
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,6 +23,15 @@ const MaxCgroups = 16
 // AddPID adds a process to those sampled, when Config.Filter is set.
 func (u *Unwinder) AddPID(pid uint32) error {
 	return u.filter(pid, filterSample)
+}
+
+// RemovePID takes a process out again, if it is there: one that has ended stays
+// among those sampled, for its last moments in the kernel, until it is taken out.
+func (u *Unwinder) RemovePID(pid uint32) error {
+	if err := u.objs.UnwFilter.Delete(pid); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("no longer sample process %d: %w", pid, err)
+	}
+	return nil
 }
 
 // AddBaseline has the kernel walk the user stacks of a process by frame pointers,

@@ -334,15 +334,14 @@ int unw_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (void *)ctx->args[0];
 	struct signal_struct *signal = NULL;
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	s32 live = 0;
 
 	READ_FIELD(signal, task, signal);
 	READ_FIELD(live, signal, live.counter);
 	if (live > 0)
 		return 0;
-	if (cfg_filter)
-		bpf_map_delete_elem(&unw_filter, &tgid);
+	/* It stays in unw_filter until user space takes it out: from 6.16 on the
+	 * tracepoint comes before the address space is torn down. */
 	return forget_process();
 }
 

@@ -15,7 +15,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
@@ -206,17 +205,6 @@ func (u *Unwinder) configure(spec *ebpf.CollectionSpec) error {
 		}
 	}
 	return nil
-}
-
-// hasTracepoint reports whether the kernel has a tracepoint, by the BTF type
-// every tracepoint leaves behind.
-func hasTracepoint(name string) bool {
-	kernel, err := btf.LoadKernelSpec()
-	if err != nil {
-		return false
-	}
-	var t *btf.Typedef
-	return kernel.TypeByName("btf_trace_"+name, &t) == nil
 }
 
 // VerifiedInstructions is how many instructions the kernel's verifier walked
