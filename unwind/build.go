@@ -47,7 +47,7 @@ func Build(o *objfile.Object) (*Table, error) {
 		}
 		return nil, ErrNoCFI
 	}
-	if found := overlay(overlay(code, findRows(o, src.arch, gaps)), small); len(found) > 0 {
+	if found := overlay(overlay(findRows(o, src.arch, gaps), code), small); len(found) > 0 {
 		src.known = overlay(found, src.known)
 		t, err = src.table()
 	}

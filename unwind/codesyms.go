@@ -31,13 +31,14 @@ func findCode(o *objfile.Object, src *sources, gaps []gap) (rows, small []span) 
 		return nil, nil
 	}
 	syms := codeSyms{o: o, segEnd: src.code}
-	if !syms.read(gaps) {
+	find := o.Machine == elf.EM_X86_64 && len(src.goRows) == 0 && worthSweep(gaps)
+	if !syms.read(gaps) && !find {
 		return nil, nil
 	}
 	cover := coverage{funcs: sortFuncs(syms.funcs), entry: uint64(o.Entry)}
 	_ = src.each(cover.row) // whoever builds the table reports the error
 	cover.row(1<<64-1, 0)
-	if len(cover.bare) == 0 || cover.size > maxScanText {
+	if len(cover.bare) == 0 && !find || cover.size > maxScanText {
 		return nil, nil
 	}
 	if o.Machine == elf.EM_AARCH64 {
@@ -45,6 +46,15 @@ func findCode(o *objfile.Object, src *sources, gaps []gap) (rows, small []span) 
 	}
 	syms.readImports()
 	c := codeScan{read: syms.code, endless: syms.neverReturns, funcs: cover.bare, wide: &src.wide}
+	if find {
+		c.gap = func(pc uint64) uint64 { return gapEnd(gaps, pc) }
+		s := sweep{read: syms.code, add: c.add, left: maxScanText}
+		_ = src.each(s.row)
+		s.row(1<<64-1, 0)
+		for _, r := range entryRows(o, src) {
+			s.row(r.pc, r.rule)
+		}
+	}
 	return c.run()
 }
 
@@ -52,6 +62,7 @@ func findCode(o *objfile.Object, src *sources, gaps []gap) (rows, small []span) 
 type funcSym struct {
 	begin, end uint64
 	part       bool // see codeFunc
+	sized      bool
 }
 
 // coverage finds the functions that have no rule where they begin.
@@ -75,7 +86,7 @@ func (c *coverage) row(pc uint64, r Rule) {
 		if f.end-f.begin > maxScanFunc {
 			continue
 		}
-		c.bare = append(c.bare, codeFunc{begin: f.begin, end: f.end, part: f.part})
+		c.bare = append(c.bare, codeFunc{begin: f.begin, end: f.end, part: f.part, sized: f.sized})
 		c.size += f.end - f.begin
 	}
 	c.rule = r
@@ -97,16 +108,14 @@ type codeSyms struct {
 
 // read reads the symbols of functions. It returns false if none begins in gaps.
 func (c *codeSyms) read(gaps []gap) bool {
+	c.endless = map[uint64]bool{}
 	syms, err := c.o.Symbols(objfile.SymTab)
 	if err != nil {
 		if syms, err = c.o.Symbols(objfile.DynSym); err != nil {
 			return false
 		}
 	}
-	inGap := func(pc uint64) bool {
-		i := sort.Search(len(gaps), func(i int) bool { return gaps[i].end > pc })
-		return i < len(gaps) && gaps[i].begin <= pc
-	}
+	inGap := func(pc uint64) bool { return gapEnd(gaps, pc) != 0 }
 	any := false
 	c.eachFunc(syms, func(s objfile.Symbol) bool {
 		any = inGap(uint64(s.Value))
@@ -115,11 +124,10 @@ func (c *codeSyms) read(gaps []gap) bool {
 	if !any {
 		return false
 	}
-	c.endless = map[uint64]bool{}
 	names := syms.Names()
 	n := 0
 	c.eachFunc(syms, func(s objfile.Symbol) bool {
-		f := funcSym{begin: uint64(s.Value), end: uint64(s.Value) + s.Size}
+		f := funcSym{begin: uint64(s.Value), end: uint64(s.Value) + s.Size, sized: s.Size != 0}
 		if s.Size == 0 {
 			f.end = min(f.begin+maxUnsized, c.segEnd(f.begin))
 		}
@@ -138,6 +146,15 @@ func (c *codeSyms) read(gaps []gap) bool {
 		return n < maxScanSyms
 	})
 	return true
+}
+
+// gapEnd returns where the gap that holds pc ends, 0 if none does.
+func gapEnd(gaps []gap, pc uint64) uint64 {
+	i := sort.Search(len(gaps), func(i int) bool { return gaps[i].end > pc })
+	if i < len(gaps) && gaps[i].begin <= pc {
+		return gaps[i].end
+	}
+	return 0
 }
 
 // eachFunc calls yield for the functions defined in executable segments.

@@ -9,6 +9,11 @@ const (
 	x86RIP = 16
 )
 
+// dwarfX86 returns the DWARF number of a register as instructions number them.
+func dwarfX86(enc uint8) int32 {
+	return [16]int32{0, 2, 1, 3, x86RSP, x86RBP, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15}[enc&15]
+}
+
 // packX86 turns a row into a rule for x86-64.
 func packX86(s *frameState) (Rule, Wide) {
 	if s.ra.how == placeUndefined {
