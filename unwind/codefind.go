@@ -2,7 +2,13 @@
 
 package unwind
 
-import "sort"
+import (
+	"debug/elf"
+	"sort"
+	"strings"
+
+	"github.com/lowflame/lowflame/objfile"
+)
 
 // Functions that no symbol tells of: stripped programs that bring their C library
 // along, and C libraries that export but a part of theirs. What is called is a
@@ -17,6 +23,10 @@ const (
 	// minSweepGap is how much code without rules makes it worth looking for
 	// functions of which no symbol tells. Less is what compilers and linkers add.
 	minSweepGap = 1024
+	// minSweepShare is the same as a share of all code, one in so many bytes.
+	minSweepShare = 256
+	// maxSweep bounds the code with rules that is looked at for calls, bytes.
+	maxSweep = 2 << 20
 	// minAbsolute is the lowest address that a constant is taken for. Position
 	// dependent programs lie above, smaller constants are anything.
 	minAbsolute = 1 << 20
@@ -34,14 +44,29 @@ func (in *x86Inst) takes(target uint64) uint64 {
 	return 0
 }
 
-// worthSweep reports whether gaps are large enough to hold functions that matter,
-// and small enough to look at.
-func worthSweep(gaps []gap) bool {
+// worthSweep reports whether gaps hold enough code for functions that matter, and
+// little enough to look at. Linkers may put what is no code in executable segments.
+func worthSweep(o *objfile.Object, gaps []gap) bool {
 	size := uint64(0)
 	for _, g := range gaps {
 		size += g.end - g.begin
 	}
-	return size >= minSweepGap && size <= maxScanText
+	if size < minSweepGap || len(o.Sections) == 0 {
+		return size >= minSweepGap && size <= maxScanText
+	}
+	size = 0
+	text := uint64(0)
+	for _, s := range o.Sections {
+		if s.Flags&elf.SHF_EXECINSTR == 0 || strings.HasPrefix(s.Name, ".plt") {
+			continue
+		}
+		begin, end := uint64(s.Addr), uint64(s.Addr)+s.Size
+		text += s.Size / minSweepShare
+		for i := sort.Search(len(gaps), func(i int) bool { return gaps[i].end > begin }); i < len(gaps) && gaps[i].begin < end && size <= maxScanText; i++ {
+			size += min(gaps[i].end, end) - max(gaps[i].begin, begin)
+		}
+	}
+	return size >= max(minSweepGap, text) && size <= maxScanText
 }
 
 // foundBy is how a function is known. Less is surer.

@@ -31,7 +31,7 @@ func findCode(o *objfile.Object, src *sources, gaps []gap) (rows, small []span) 
 		return nil, nil
 	}
 	syms := codeSyms{o: o, segEnd: src.code}
-	find := o.Machine == elf.EM_X86_64 && len(src.goRows) == 0 && worthSweep(gaps)
+	find := o.Machine == elf.EM_X86_64 && len(src.goRows) == 0 && worthSweep(o, gaps)
 	if !syms.read(gaps) && !find {
 		return nil, nil
 	}
@@ -48,7 +48,7 @@ func findCode(o *objfile.Object, src *sources, gaps []gap) (rows, small []span) 
 	c := codeScan{read: syms.code, endless: syms.neverReturns, funcs: cover.bare, wide: &src.wide}
 	if find {
 		c.gap = func(pc uint64) uint64 { return gapEnd(gaps, pc) }
-		s := sweep{read: syms.code, add: c.add, left: maxScanText}
+		s := sweep{read: syms.code, add: c.add, left: maxSweep}
 		_ = src.each(s.row)
 		s.row(1<<64-1, 0)
 		for _, r := range entryRows(o, src) {
