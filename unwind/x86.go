@@ -7,6 +7,10 @@ const (
 	x86RBP = 6
 	x86RSP = 7
 	x86RIP = 16
+
+	// x86Volatile is the set of registers that calls need not preserve: RAX, RDX,
+	// RCX, RSI, RDI, R8 to R11 (psABI fig. 3.4).
+	x86Volatile = 0x0f37
 )
 
 // dwarfX86 returns the DWARF number of a register as instructions number them.

@@ -295,7 +295,7 @@ int unw_sample(struct bpf_perf_event_data *ctx)
 		return 0;
 	}
 	s->hash = s->user_n = s->refills = 0;
-	s->signals = s->fp_walked = 0;
+	s->signals = s->fp_walked = s->called_interrupted = 0;
 	s->window_n = 0;
 	s->map.begin = s->map.end = 0;
 	s->proc.generation = s->proc.flags = 0;
