@@ -27,6 +27,9 @@ func (r *Result) checkWrong(rec Recording, truth *workloads.Report) {
 		if !s.user() {
 			continue
 		}
+		if s.throws() {
+			continue
+		}
 		if why := contradiction(&s, truth, callers); why != "" {
 			r.Wrong += s.Count
 			wrong[why+": "+Format(s.Frames)] += s.Count
@@ -35,6 +38,13 @@ func (r *Result) checkWrong(rec Recording, truth *workloads.Report) {
 	if r.Wrong > 0 {
 		r.problem("%d stacks are wrong%s", r.Wrong, Top(wrong, 5))
 	}
+}
+
+// throws reports whether s caught the C++ runtime at a throw. Its last instructions
+// replace the stack it runs on by that of the handler (__builtin_eh_return), which
+// its call frame information does not follow.
+func (s *Sample) throws() bool {
+	return slices.ContainsFunc(s.Frames, func(f workloads.Frame) bool { return strings.HasPrefix(f.Function, "_Unwind_") })
 }
 
 // contradiction says what is wrong with a stack, "" if nothing is.
