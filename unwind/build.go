@@ -42,7 +42,7 @@ func Build(o *objfile.Object) (*Table, error) {
 		}
 		return nil, ErrNoCFI
 	}
-	if found := overlay(overlay(code, findRows(o, src.arch, gaps)), small); len(found) > 0 && !errors.Is(err, ErrTooBig) {
+	if found := overlay(overlay(findRows(o, src.arch, gaps), code), small); len(found) > 0 && !errors.Is(err, ErrTooBig) {
 		t, tooBig := src.with(&f, found)
 		return t, firstError(tooBig, err, goErr, ehErr, debugErr)
 	}

@@ -18,15 +18,24 @@ type codeFlow struct {
 	noReturn func(pc uint64, inst *x86Inst) bool
 	// entry reports whether a function may begin at pc.
 	entry func(pc uint64) bool
+	// function reports whether one is known to begin at pc, of which entry says
+	// that it may.
+	function func(pc uint64) bool
 	// dead are the calls in this function after which nothing can run, since
 	// what follows them has another state.
 	dead map[uint32]bool
 
 	exits    []flowEdge // jumps out of the function
 	calls    []uint64   // targets of calls
+	refs     []uint64   // addresses taken
 	switches []uint32   // states at jumps to a register or memory
+	cleanRet bool       // a return was seen that finds the stack as the call left it
+	blindRet bool       // and one of which that is not known
 	returned bool       // a return, or a tail call through a pointer, was seen
 	trial    *flowTrial
+	// rooted: a state was taken for that of an outermost frame; noRoots: which
+	// turned out to be wrong.
+	rooted, noRoots bool
 }
 
 // flowCell is what is known of one byte of a function.
@@ -62,7 +71,7 @@ const (
 // follow follows the flow from the seeds. It returns false if the function is
 // not as compilers make them.
 func (f *codeFlow) follow(seeds []flowEdge) bool {
-	f.dead = nil
+	f.dead, f.noRoots = nil, false
 	for {
 		f.reset()
 		for _, s := range seeds {
@@ -71,6 +80,10 @@ func (f *codeFlow) follow(seeds []flowEdge) bool {
 		n := len(f.dead)
 		if ok := f.drain() && f.guess(); ok {
 			return true
+		}
+		if f.rooted && !f.noRoots {
+			f.noRoots = true
+			continue
 		}
 		if len(f.dead) == n || len(f.dead) > maxDead {
 			return false
@@ -88,7 +101,8 @@ func (f *codeFlow) reset() {
 	f.states = f.states[:0]
 	clear(f.index)
 	f.work, f.exits, f.calls, f.switches = f.work[:0], f.exits[:0], f.calls[:0], f.switches[:0]
-	f.returned, f.trial = false, nil
+	f.refs, f.cleanRet, f.blindRet = f.refs[:0], false, false
+	f.returned, f.trial, f.rooted = false, nil, false
 }
 
 func (f *codeFlow) push(off, state uint32) {
@@ -246,7 +260,7 @@ func (f *codeFlow) kill(call uint32) {
 
 // exit notes a jump out of the function. Into the unknown only tail calls lead.
 func (f *codeFlow) exit(p *flowPath, to uint64) bool {
-	if p.state.returns() && f.entry(to) {
+	if p.state.returns() && f.entry(to) && f.function(to) {
 		f.agree(&p.state)
 	}
 	f.exits = append(f.exits, flowEdge{to, p.state})
@@ -262,7 +276,9 @@ func (f *codeFlow) flow(p *flowPath, next uint32) (on, ok bool) {
 	case x86Ret:
 		f.returned = true
 		f.agree(&p.state)
-		ok := p.state.sp == 8 || p.state.sp == regUnknown
+		f.cleanRet = f.cleanRet || p.state.sp == 8 && f.trial == nil
+		f.blindRet = f.blindRet || p.state.sp == regUnknown
+		ok := (p.state.sp == 8 || p.state.sp == regUnknown) && !p.state.root
 		if !ok && p.calls && f.trial == nil {
 			f.kill(p.call) // we should not be here
 		}
@@ -288,11 +304,24 @@ func (f *codeFlow) flow(p *flowPath, next uint32) (on, ok bool) {
 		}
 		p.set(f, fall)
 	case x86Call, x86CallTo:
+		if in.op == x86Call && in.imm == 0 { // call 1f; 1: pop %reg
+			after, ok := decodeX86(f.code[next:])
+			if !ok || after.op != x86Pop {
+				return false, false
+			}
+		}
 		return f.call(p, target), true
 	default:
 		s := p.state
 		if !p.step(&s) {
 			return false, false
+		}
+		if s.root && !p.state.root {
+			f.rooted = true
+			s.root = !f.noRoots
+		}
+		if to := in.takes(target); to != 0 && f.trial == nil {
+			f.refs = append(f.refs, to)
 		}
 		p.set(f, s)
 	}
@@ -308,7 +337,7 @@ func (f *codeFlow) call(p *flowPath, target uint64) bool {
 	s := p.state
 	p.probe = false
 	p.immAge++
-	if in.op == x86Call && in.imm == 0 { // call 1f; 1: pop %reg
+	if in.op == x86Call && in.imm == 0 {
 		s.set(encRSP, plus(s.sp, -8))
 		p.set(f, s)
 		p.after = false

@@ -44,6 +44,10 @@ type codeScan struct {
 	endless func(target uint64, inst *x86Inst) bool
 	funcs   []codeFunc // sorted, not overlapping
 	wide    *wideSet
+	// gap returns where the code without rules that holds an address ends, 0 if it
+	// has rules. If set, functions that others refer to are looked for there.
+	gap   func(pc uint64) uint64
+	found map[uint64]foundBy // functions to add
 
 	flow    codeFlow
 	buf     []byte
@@ -61,6 +65,9 @@ type codeFunc struct {
 	// part: a part of a function that has been moved elsewhere, which is never
 	// called, but jumped to.
 	part bool
+	// sized: where it ends is known, not only where the next begins.
+	sized bool
+	by    foundBy
 
 	seeds    []flowEdge // jumps into it that are not calls
 	exits    []flowEdge // such jumps out of it
@@ -87,7 +94,7 @@ func (c *codeScan) find(pc uint64) int {
 // run looks at all functions and returns their rows, and those of functions with
 // neither rules nor the size for that to be seen.
 func (c *codeScan) run() (rows, small []span) {
-	c.flow.noReturn, c.flow.entry = c.noReturn, c.entry
+	c.flow.noReturn, c.flow.entry, c.flow.function = c.noReturn, c.entry, c.isFunction
 	visit := c.visit
 	c.visit = nil
 	// Those that cannot return go first, since others call them.
@@ -101,8 +108,13 @@ func (c *codeScan) run() (rows, small []span) {
 		f := &c.funcs[i]
 		f.pending = f.pending || !f.ok
 	}
-	for range maxScanRounds {
-		if !c.round() {
+	for range maxScanGrowth {
+		for range maxScanRounds {
+			if !c.round() {
+				break
+			}
+		}
+		if !c.grow() {
 			break
 		}
 	}
@@ -149,10 +161,11 @@ func (c *codeScan) function(i int) {
 	c.edges -= len(fn.exits) + len(fn.leaves)
 	fn.pending, fn.ok = false, false
 	fn.rows, fn.exits, fn.leaves = nil, nil, nil
-	if !c.follow(fn) || !c.leave(fn) {
+	if !c.follow(fn) || !c.leave(fn) || !c.flow.borneOut(fn.by) {
 		fn.exits = nil
 		return
 	}
+	c.note(fn)
 	fn.rows = c.rows()
 	c.nrows += len(fn.rows)
 	c.edges += len(fn.exits) + len(fn.leaves)
@@ -211,7 +224,7 @@ func (c *codeScan) leave(fn *codeFunc) bool {
 	for _, e := range f.exits {
 		to := c.find(e.to)
 		switch {
-		case e.state.returns() && c.entry(e.to):
+		case (e.state.returns() || e.state.root) && c.entry(e.to):
 			fn.leaves = append(fn.leaves, e.to)
 		case to < 0 || &c.funcs[to] == fn:
 			return false
@@ -338,6 +351,10 @@ func (c *codeScan) unknown(from, to uint32) (Rule, bool) {
 func (s *codeState) rule(wide *wideSet) Rule {
 	row := frameState{}
 	switch {
+	case s.root:
+		return MakeRule(KindEnd, 0, 0)
+	case s.ra != 0:
+		return wide.rule(MakeRule(KindWide, 0, 0), Wide{Reg: x86RSP, RA: WhereReg, RAArg: dwarfX86(s.ra - 1)})
 	case s.framed() && s.fp >= 16:
 		row.cfaReg, row.cfaOff = x86RBP, int64(s.fp)
 	case s.sp != regUnknown:

@@ -27,6 +27,7 @@ var bareBuilds = map[string][]string{
 	"clang O0":        bareFlags("clang-19", "-O0"),
 	"clang probes":    bareFlags("clang-19", "-O2", "-fstack-clash-protection"),
 	"musl":            bareFlags("musl-gcc", "-O2", "-static"),
+	"musl dynamic":    bareFlags("musl-gcc", "-O2"), // its library exports but a part of its functions
 }
 
 // TestSingleStepBare walks the stack at every instruction of programs whose

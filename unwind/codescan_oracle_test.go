@@ -56,7 +56,7 @@ func newCodeOracle(tb testing.TB, path string) *codeOracle {
 		}
 		o.scan.funcs = append(o.scan.funcs, codeFunc{begin: f.begin, end: f.end, part: !o.begins(f.begin)})
 	}
-	known.readNames(o.scan.funcs)
+	known.readNames(o.scan.funcs, false)
 	known.readImports()
 	return o
 }

@@ -17,6 +17,12 @@ type codeState struct {
 	// of variable size. 0 if there is none.
 	kept   int32
 	keeper uint8
+	// ra is, plus one, the register that the return address was popped to, 0 if
+	// it is on the stack: around system calls whose child runs on the same stack.
+	ra uint8
+	// root: the function has cleared RBP, which it did not save. It will not
+	// return, and marks its frame as the outermost (psABI §3.4.1).
+	root bool
 }
 
 const (
@@ -53,6 +59,9 @@ func (s *codeState) reg(n uint8) int32 {
 
 // set gives a register a value.
 func (s *codeState) set(n uint8, v int32) {
+	if s.ra == n+1 {
+		s.ra, s.sp = 0, regUnknown // gone
+	}
 	if s.kept != 0 && n == s.keeper {
 		s.kept, s.keeper = 0, 0
 	}
@@ -114,6 +123,9 @@ func (s codeState) meet(t codeState) codeState {
 	if s.kept != t.kept || s.keeper != t.keeper {
 		s.kept, s.keeper = 0, 0
 	}
+	if s.ra != t.ra || s.root != t.root {
+		s.ra, s.root, s.sp, s.fp = 0, false, regUnknown, regUnknown
+	}
 	return s
 }
 
@@ -135,6 +147,10 @@ func (s *codeState) step(in *x86Inst) bool {
 	}
 	switch in.op {
 	case x86Push:
+		if s.ra != 0 && s.ra == in.reg+1 && s.sp == 0 {
+			s.ra, s.sp = 0, 8
+			return true
+		}
 		s.set(encRSP, plus(s.sp, -8))
 		if in.reg == encRBP && s.fp == regCaller && s.sp != regUnknown && s.saved == 0 {
 			s.saved = s.sp
@@ -161,12 +177,18 @@ func (s *codeState) step(in *x86Inst) bool {
 		}
 	case x86SubReg, x86MovImm:
 		s.set(in.reg, regUnknown)
+	case x86Clear:
+		s.root = s.root || in.reg == encRBP && s.fp == regCaller && s.saved == 0 && s.sp == 8
+		s.set(in.reg, regUnknown)
 	case x86Call, x86CallTo:
 		s.r10, s.r11 = regUnknown, regUnknown
 	case x86Confusing:
 		return false
 	}
-	return s.sp == regUnknown || s.sp >= 8
+	if s.ra != 0 {
+		return s.sp == 0 && in.op != x86Call && in.op != x86CallTo
+	}
+	return s.sp == regUnknown || s.sp >= 8 || s.root
 }
 
 // pop loads a register from the top of the stack.
@@ -175,6 +197,9 @@ func (s *codeState) pop(reg uint8) {
 	caller := reg == encRBP && at != regUnknown && at == s.saved
 	s.set(encRSP, plus(at, 8))
 	s.set(reg, regUnknown)
+	if at == 8 && reg < 16 && reg != encRSP && reg != encRBP && !s.root {
+		s.ra = reg + 1
+	}
 	if caller {
 		s.fp = regCaller
 	}

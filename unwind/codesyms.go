@@ -33,26 +33,39 @@ func findCode(o *objfile.Object, src *sources, known *first, gaps []gap) (rows, 
 		return nil, nil
 	}
 	syms := codeSyms{o: o, segEnd: src.code}
-	if !syms.read(gaps) {
+	find := o.Machine == elf.EM_X86_64 && len(src.goRows) == 0 && worthSweep(o, gaps)
+	if !syms.read(gaps) && !find {
 		return nil, nil
 	}
 	cover := coverage{funcs: sortFuncs(syms.funcs), entry: uint64(o.Entry)}
 	known.rows(src, cover.row)
 	cover.row(1<<64-1, 0)
-	if len(cover.bare) == 0 || cover.size > maxScanText {
+	if len(cover.bare) == 0 && !find || cover.size > maxScanText {
 		return nil, nil
 	}
-	syms.readNames(cover.bare)
+	syms.readNames(cover.bare, find)
 	if o.Machine == elf.EM_AARCH64 {
 		return scanARM64(syms.code, cover.bare), nil
 	}
 	syms.readImports()
 	c := codeScan{read: syms.code, endless: syms.neverReturns, funcs: cover.bare, wide: &src.wide}
+	if find {
+		c.gap = func(pc uint64) uint64 { return gapEnd(gaps, pc) }
+		s := sweep{read: syms.code, add: c.add, left: maxSweep}
+		known.rows(src, s.row)
+		s.row(1<<64-1, 0)
+		for _, r := range entryRows(known.entry) {
+			s.row(r.pc, r.rule)
+		}
+	}
 	return c.run()
 }
 
 // funcSym is a symbol of a function.
-type funcSym struct{ begin, end uint64 }
+type funcSym struct {
+	begin, end uint64
+	sized      bool
+}
 
 // coverage finds the functions that have no rule where they begin.
 type coverage struct {
@@ -75,7 +88,7 @@ func (c *coverage) row(pc uint64, r Rule) {
 		if f.end-f.begin > maxScanFunc {
 			continue
 		}
-		c.bare = append(c.bare, codeFunc{begin: f.begin, end: f.end})
+		c.bare = append(c.bare, codeFunc{begin: f.begin, end: f.end, sized: f.sized})
 		c.size += f.end - f.begin
 	}
 	c.rule = r
@@ -109,19 +122,15 @@ func (c *codeSyms) read(gaps []gap) bool {
 	if c.syms == nil {
 		return false
 	}
-	inGap := func(pc uint64) bool {
-		i := sort.Search(len(gaps), func(i int) bool { return gaps[i].end > pc })
-		return i < len(gaps) && gaps[i].begin <= pc
-	}
 	any := false
 	c.eachFunc(func(s objfile.Symbol) {
-		in := inGap(uint64(s.Value))
+		in := gapEnd(gaps, uint64(s.Value)) != 0
 		any = any || in
 		// Gaps smaller than that are not among gaps.
 		if s.Size >= padding && !in {
 			return
 		}
-		f := funcSym{begin: uint64(s.Value), end: uint64(s.Value) + s.Size}
+		f := funcSym{begin: uint64(s.Value), end: uint64(s.Value) + s.Size, sized: s.Size != 0}
 		if s.Size == 0 {
 			f.end = min(f.begin+maxUnsized, c.segEnd(f.begin))
 		}
@@ -130,10 +139,23 @@ func (c *codeSyms) read(gaps []gap) bool {
 	return any
 }
 
+// gapEnd returns where the gap that holds pc ends, 0 if none does.
+func gapEnd(gaps []gap, pc uint64) uint64 {
+	i := sort.Search(len(gaps), func(i int) bool { return gaps[i].end > pc })
+	if i < len(gaps) && gaps[i].begin <= pc {
+		return gaps[i].end
+	}
+	return 0
+}
+
 // readNames finds out which of the functions are parts, and which of those they
-// call never return. Names are far apart in the file, so only those are read.
-func (c *codeSyms) readNames(bare []codeFunc) {
+// call never return. Names are far apart in the file, so only those are read, or
+// all where functions without symbols may call any.
+func (c *codeSyms) readNames(bare []codeFunc, all bool) {
 	c.endless = map[uint64]bool{}
+	if c.syms == nil {
+		return
+	}
 	wanted := newPCSet(len(bare))
 	for i := range bare {
 		wanted.add(bare[i].begin)
@@ -142,7 +164,7 @@ func (c *codeSyms) readNames(bare []codeFunc) {
 	names := c.syms.Names()
 	c.eachFunc(func(s objfile.Symbol) {
 		pc := uint64(s.Value)
-		if !wanted.has(pc) {
+		if !all && !wanted.has(pc) {
 			return
 		}
 		name, err := names.Bytes(s.Name)

@@ -4,6 +4,7 @@ package unwind
 
 import (
 	"bytes"
+	"debug/elf"
 
 	"github.com/lowflame/lowflame/objfile"
 	"github.com/lowflame/lowflame/stack"
@@ -58,7 +59,11 @@ func (p *Piece) each(f func(pc uint64, r Rule)) {
 // entryCode returns the code at the entry point, which nobody called.
 func entryCode(o *objfile.Object, src *sources) gap {
 	entry := uint64(o.Entry)
-	return gap{entry, min(entry+entrySize, src.code(entry))}
+	end := min(entry+entrySize, src.code(entry))
+	if end > entry && o.Machine == elf.EM_X86_64 {
+		end = entryEnd(o, entry, end)
+	}
+	return gap{entry, end}
 }
 
 // entryRows returns rows for that code.
@@ -67,6 +72,30 @@ func entryRows(code gap) []span {
 		return nil
 	}
 	return []span{{code.begin, MakeRule(KindEnd, 0, 0)}, {code.end, 0}}
+}
+
+// entryEnd returns where the code at the entry point ends: where nothing goes on
+// from, or where the first function it calls begins. What lies behind it was
+// called like any other function.
+func entryEnd(o *objfile.Object, entry, end uint64) uint64 {
+	code := make([]byte, end-entry)
+	n, _ := o.ReadAt(code, stack.LinkAddr(entry))
+	for pc := entry; pc < min(end, entry+uint64(n)); {
+		in, ok := decodeX86(code[pc-entry : n])
+		if !ok {
+			break
+		}
+		pc += uint64(in.size)
+		switch target := pc + uint64(int64(in.imm)); in.op {
+		case x86Call:
+			if target > entry {
+				end = min(end, max(target, pc))
+			}
+		case x86Ret, x86Jmp, x86JmpTo, x86Trap:
+			return min(end, pc)
+		}
+	}
+	return end
 }
 
 // findRows returns rows for signal trampolines in gaps.
@@ -82,11 +111,17 @@ func findRows(o *objfile.Object, arch Arch, gaps []gap) []span {
 		scan -= size
 		text := make([]byte, size)
 		n, _ := o.ReadAt(text, stack.LinkAddr(g.begin))
-		if at := bytes.Index(text[:n], code); at >= 0 {
+		begin := g.begin
+		for text = text[:n]; ; {
+			at := bytes.Index(text, code)
+			if at < 0 {
+				break
+			}
 			// A handler returns to the first byte, so its frame is looked up
 			// by the byte before, see Frame.Lookup.
-			begin := g.begin + uint64(at)
-			rows = overlay(rows, []span{{max(begin, 1) - 1, MakeRule(KindSignal, 0, 0)}, {begin + uint64(len(code)), 0}})
+			begin += uint64(at)
+			rows = append(rows, span{max(begin, 1) - 1, MakeRule(KindSignal, 0, 0)}, span{begin + uint64(len(code)), 0})
+			begin, text = begin+uint64(len(code)), text[at+len(code):]
 		}
 	}
 	return rows

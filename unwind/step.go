@@ -14,6 +14,10 @@ type Frame struct {
 	// Exact is set if PC is an interrupted instruction, in the top frame or
 	// below a signal frame; otherwise it is a return address.
 	Exact bool
+	// Volatile is set if the frame called an interrupted one, of which General is.
+	// Registers that calls need not preserve, but that the frame needs, are then the
+	// same there: its code could not go on otherwise.
+	Volatile bool
 	// FPLost is set if FP is not known.
 	FPLost bool
 	// FPWalked is set if the frame was found by KindFPWalk: code generated at
@@ -127,6 +131,9 @@ func (s *stepper) atCFA(base, cfa uint64, fp uint8) (Frame, stack.Stop) {
 // caller returns a frame like s.f's, but for a stack pointer of cfa.
 func (s *stepper) caller(cfa uint64) Frame {
 	next := Frame{FPLost: s.f.FPLost}
+	if s.arch == AMD64 && s.f.Exact && s.f.AllValid {
+		next.Volatile, next.General = true, s.f.General
+	}
 	next.SP, next.FP = cfa, s.f.FP
 	return next
 }
@@ -291,7 +298,7 @@ func (s *stepper) reg(n uint8) (uint64, bool) {
 		return s.f.FP, !s.f.FPLost
 	case s.arch == ARM64 && n == arm64LR && s.f.Exact:
 		return s.f.LR, true
-	case n < NumRegs && s.f.AllValid:
+	case n < NumRegs && (s.f.AllValid || s.f.Volatile && x86Volatile>>n&1 != 0):
 		return s.f.General[n], true
 	}
 	return 0, false

@@ -7,7 +7,16 @@ const (
 	x86RBP = 6
 	x86RSP = 7
 	x86RIP = 16
+
+	// x86Volatile is the set of registers that calls need not preserve: RAX, RDX,
+	// RCX, RSI, RDI, R8 to R11 (psABI fig. 3.4).
+	x86Volatile = 0x0f37
 )
+
+// dwarfX86 returns the DWARF number of a register as instructions number them.
+func dwarfX86(enc uint8) int32 {
+	return [16]int32{0, 2, 1, 3, x86RSP, x86RBP, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15}[enc&15]
+}
 
 // packX86 turns a row into a rule for x86-64, false if it is none of the usual.
 func packX86(s *frameState) (Rule, bool) {

@@ -20,6 +20,7 @@ const (
 	x86SubReg                 // sub rm, reg, of 64 bits
 	x86MovImm                 // mov imm, reg, which has the upper half clear
 	x86Cmp                    // cmp of reg and rm, of 64 bits
+	x86Clear                  // xor reg, reg
 	x86Ret                    // return to the caller
 	x86Jmp                    // jump to imm from the next instruction
 	x86Jcc                    // the same on a condition
@@ -335,6 +336,10 @@ func (d *x86Decoder) meaning() {
 	case 0xc7:
 		if d.modReg && group == 0 && !d.opsize && (!d.wide() || in.imm >= 0) {
 			d.means(x86MovImm, d.rmOp, regNone)
+		}
+	case 0x31, 0x33:
+		if d.modReg && d.regOp == d.rmOp && !d.opsize {
+			d.means(x86Clear, d.regOp, regNone)
 		}
 	}
 	if d.wide() {

@@ -128,7 +128,7 @@ func differs(got *x86Inst, want *x86asm.Inst) string {
 // changes reports whether in changes a register, by what step makes of it.
 func (in *x86Inst) changes(reg uint8) bool {
 	switch in.op {
-	case x86Pop, x86Mov, x86Lea, x86Load, x86AddImm, x86SubReg, x86MovImm:
+	case x86Pop, x86Mov, x86Lea, x86Load, x86AddImm, x86SubReg, x86MovImm, x86Clear:
 		return in.reg == reg
 	}
 	return in.writes>>reg&1 != 0

@@ -54,8 +54,12 @@ func testWorkload(t *testing.T, lowflame string, p workloads.Program) {
 	for _, problem := range ReadAccounting(prof).Check(prof) {
 		t.Error(problem)
 	}
-	rec := FromProfile(prof, report.PID)
-	result := Check(rec, report)
+	pid := report.PID
+	if report.Family {
+		pid = 0
+	}
+	rec := FromProfile(prof, pid)
+	result := Check(rec, report, p.Stops...)
 	t.Log(result)
 	for _, problem := range result.Problems {
 		t.Error(problem)
@@ -161,7 +165,7 @@ func directory(t *testing.T) string {
 // time: two would take CPU time and caches from each other.
 func forEachWorkload(t *testing.T, test func(*testing.T, workloads.Program)) {
 	tools := workloads.Native()
-	for _, tool := range []string{tools.CC, tools.CXX, tools.Rustc, tools.Go} {
+	for _, tool := range []string{tools.CC, tools.CXX, tools.Musl, tools.Rustc, tools.Go} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("no compiler: %v", err)
 		}

@@ -30,6 +30,8 @@ type Result struct {
 	Samples  int64
 	User     int64   // samples with a user stack
 	Complete float64 // share of User
+	Stopped  int64   // of User: cut off, for a reason that is right
+	Wrong    int64   // stacks that contradict the truth
 	Shares   []Share
 	// Problems are sentences, one per expectation that was not met.
 	Problems []string
@@ -45,7 +47,10 @@ type Share struct {
 // String returns the numbers in one line.
 func (r *Result) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d samples, %.2f %% complete", r.Samples, 100*r.Complete)
+	fmt.Fprintf(&b, "%d samples, %.2f %% complete, %d wrong", r.Samples, 100*r.Complete, r.Wrong)
+	if r.Stopped > 0 {
+		fmt.Fprintf(&b, ", %d cut off where they have to be", r.Stopped)
+	}
 	for _, s := range r.Shares {
 		fmt.Fprintf(&b, "; %s %.2f %% (truth %.2f %%), %.2f %% on its stack",
 			s.Function, 100*s.Measure, 100*s.Truth, 100*s.OnChain)
@@ -58,17 +63,19 @@ func (r *Result) problem(format string, args ...any) {
 }
 
 // Check compares a recording of a workload with what the workload says of itself.
-// rec holds only samples of that process.
-func Check(rec Recording, truth *workloads.Report) *Result {
+// rec holds only samples of that process. Stacks may be cut off for the reasons in
+// stops.
+func Check(rec Recording, truth *workloads.Report, stops ...string) *Result {
 	r := &Result{Samples: rec.Total()}
 	if r.Samples == 0 {
 		r.problem("no samples of process %d", truth.PID)
 		return r
 	}
 	r.checkCount(rec, truth)
-	r.checkComplete(rec)
+	r.checkComplete(rec, stops)
+	r.checkWrong(rec, truth)
 	for i := range truth.Truth {
-		r.checkTruth(rec, &truth.Truth[i])
+		r.checkTruth(rec, &truth.Truth[i], stops)
 	}
 	for _, chain := range truth.Present {
 		r.checkPresent(rec, chain)
@@ -84,7 +91,7 @@ func (r *Result) checkCount(rec Recording, truth *workloads.Report) {
 	}
 }
 
-func (r *Result) checkComplete(rec Recording) {
+func (r *Result) checkComplete(rec Recording, stops []string) {
 	var truncated int64
 	reasons := make(map[string]int64)
 	for _, s := range rec.Samples {
@@ -92,7 +99,9 @@ func (r *Result) checkComplete(rec Recording) {
 			continue
 		}
 		r.User += s.Count
-		if s.Truncated != "" {
+		if slices.Contains(stops, s.Truncated) {
+			r.Stopped += s.Count
+		} else if s.Truncated != "" {
 			truncated += s.Count
 			reasons[s.Truncated+": "+Format(s.Frames)] += s.Count
 		}
@@ -108,7 +117,7 @@ func (r *Result) checkComplete(rec Recording) {
 	}
 }
 
-func (r *Result) checkTruth(rec Recording, t *workloads.Truth) {
+func (r *Result) checkTruth(rec Recording, t *workloads.Truth, stops []string) {
 	var counted, on int64
 	others := make(map[string]int64)
 	for _, s := range rec.Samples {
@@ -116,7 +125,7 @@ func (r *Result) checkTruth(rec Recording, t *workloads.Truth) {
 			continue
 		}
 		counted += s.Count
-		if t.Chain.Match(s.Frames) {
+		if t.Chain.Match(s.Frames) || slices.Contains(stops, s.Truncated) && t.Chain.MatchTail(s.known()) {
 			on += s.Count
 		} else {
 			others[Format(s.Frames)] += s.Count

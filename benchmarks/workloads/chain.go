@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -28,7 +29,7 @@ type Chain struct {
 // item matches one frame, or any number of them.
 type item struct {
 	name, binary string // "" matches all
-	gap          bool
+	gap          bool   // any number of frames, in binary
 }
 
 // maxRepeat bounds a count in a chain.
@@ -40,7 +41,7 @@ var repeated = regexp.MustCompile(`^(.*)\*([0-9]+)$`)
 //
 //	name       one frame of that function
 //	?          one frame, whatever its name
-//	...        any number of frames, also none
+//	...        any number of frames, also none; ...@file: in that file
 //	word@file  a frame in the file of that base name, which may have a longer
 //	           version; [anon] for memory that is no file
 //	word*N     N times that; (a b)*N: N times a and then b
@@ -84,12 +85,9 @@ func ParseChain(words []string) (Chain, error) {
 }
 
 func parseItem(word string) item {
-	if word == "..." {
-		return item{gap: true}
-	}
 	name, binary, _ := strings.Cut(word, "@")
-	if name == "?" {
-		name = ""
+	if name == "?" || name == "..." {
+		return item{gap: name == "...", binary: binary}
 	}
 	return item{name: name, binary: binary}
 }
@@ -113,41 +111,102 @@ func (c Chain) String() string { return strings.Join(c.text, " → ") }
 
 // Match reports whether stack, root first, is one of the stacks c describes.
 func (c Chain) Match(stack []Frame) bool {
+	user, ok := c.user(stack)
+	return ok && match(c.items, user)
+}
+
+// MatchTail reports whether stack, root first, is what is left of one of those
+// stacks when frames at the root are missing.
+func (c Chain) MatchTail(stack []Frame) bool {
+	user, ok := c.user(stack)
+	for i := range c.items {
+		if ok && len(user) > 0 && match(c.items[i:], user) {
+			return true
+		}
+	}
+	return false
+}
+
+// MatchRoot reports whether f may be the root of such a stack. Nothing is if the
+// chain begins with a gap.
+func (c Chain) MatchRoot(f Frame) bool {
+	return !c.items[0].gap && c.items[0].matches(f)
+}
+
+// user returns the frames to compare; false if those of the kernel do not fit.
+func (c Chain) user(stack []Frame) ([]Frame, bool) {
 	user := make([]Frame, 0, len(stack))
 	for _, f := range stack {
 		if !f.Kernel {
 			user = append(user, f)
 		}
 	}
-	if c.kernel && len(user) == len(stack) {
-		return false
-	}
-	return match(c.items, user)
+	return user, !c.kernel || len(user) < len(stack)
 }
 
-// match is glob matching: on a mismatch the last gap takes one frame more.
+// match tries each length of a gap. Chains have few.
 func match(items []item, stack []Frame) bool {
-	i, s := 0, 0
-	gap, resume := -1, 0
-	for s < len(stack) {
-		switch {
-		case i < len(items) && items[i].gap:
-			gap, resume = i, s
-			i++
-		case i < len(items) && items[i].matches(stack[s]):
-			i++
-			s++
-		case gap >= 0:
-			resume++
-			i, s = gap+1, resume
-		default:
+	for len(items) > 0 && !items[0].gap {
+		if len(stack) == 0 || !items[0].matches(stack[0]) {
+			return false
+		}
+		items, stack = items[1:], stack[1:]
+	}
+	if len(items) == 0 {
+		return len(stack) == 0
+	}
+	for ; ; stack = stack[1:] {
+		if match(items[1:], stack) {
+			return true
+		}
+		if len(stack) == 0 || !items[0].matches(stack[0]) {
 			return false
 		}
 	}
-	for i < len(items) && items[i].gap {
-		i++
+}
+
+// Callers is what chains say of who calls whom.
+type Callers struct {
+	of    map[string][]item // by function: what may be below it
+	any   map[string]bool   // functions that anything may be below
+	roots map[string]bool   // functions that nothing may be below
+}
+
+// NewCallers collects the callers of the named functions of a program, but for
+// those with the prefix that library is: of them a program knows too little.
+func NewCallers(chains []Chain, library string) *Callers {
+	c := &Callers{of: map[string][]item{}, any: map[string]bool{}, roots: map[string]bool{}}
+	for _, chain := range chains {
+		for i, it := range chain.items {
+			switch {
+			case it.gap || it.name == "" || strings.HasPrefix(it.name, library):
+			case i == 0:
+				c.roots[it.name] = true
+			case chain.items[i-1].gap:
+				c.any[it.name] = true
+			case !slices.Contains(c.of[it.name], chain.items[i-1]):
+				c.of[it.name] = append(c.of[it.name], chain.items[i-1])
+			}
+		}
 	}
-	return i == len(items)
+	return c
+}
+
+// Contradict returns the first frame of stack, root first, that has below it what
+// no chain has there; whole says that nothing is missing at the root.
+func (c *Callers) Contradict(stack []Frame, whole bool) (Frame, bool) {
+	for i, f := range stack {
+		name := PlainName(f.Function)
+		callers, known := c.of[name]
+		switch {
+		case f.Kernel || c.any[name] || !known && !c.roots[name]:
+		case i == 0 && (!whole || c.roots[name]):
+		case i > 0 && slices.ContainsFunc(callers, func(it item) bool { return it.matches(stack[i-1]) }):
+		default:
+			return f, true
+		}
+	}
+	return Frame{}, false
 }
 
 func (i item) matches(f Frame) bool {

@@ -13,8 +13,10 @@ import (
 type Report struct {
 	PID int `json:"pid"`
 	// CPUNS is the CPU time the process used, in user and kernel mode.
-	CPUNS uint64  `json:"cpu_ns"`
-	Truth []Truth `json:"truth"`
+	CPUNS uint64 `json:"cpu_ns"`
+	// Family: the report is of all processes of the program, PID and its children.
+	Family bool    `json:"family"`
+	Truth  []Truth `json:"truth"`
 	// Present are further stacks that occur, though how often is not known.
 	Present []Chain `json:"present"`
 }

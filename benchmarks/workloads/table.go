@@ -11,7 +11,7 @@ var cflags = []string{
 
 func table() []Workload {
 	var all []Workload
-	for _, part := range [][]Workload{cTable(), linkTable(), signalTable(), kernelTable(), runtimeTable()} {
+	for _, part := range [][]Workload{cTable(), linkTable(), muslTable(), signalTable(), stackTable(), asmTable(), kernelTable(), runtimeTable()} {
 		all = append(all, part...)
 	}
 	return all
@@ -80,6 +80,67 @@ func linkTable() []Workload {
 			Build: c("recursion.c", "-static-pie", "-fPIE"),
 		},
 	}
+}
+
+func muslTable() []Workload {
+	musl := func(name, about, source string, flags ...string) Workload {
+		build := append([]string{"MUSL", "-o", "$OUT", "c/" + source, "-pthread", `-DLIBC="libc.so"`}, flags...)
+		return Workload{Name: name, About: about, Build: [][]string{build}, Arch: []string{"amd64"}}
+	}
+	threads := musl("musl-threads", "threads of musl", "threads.c")
+	threads.Hz, threads.Times = 199, 2
+	return []Workload{
+		musl("musl", "musl, which has no unwind information and few symbols", "recursion.c"),
+		musl("musl-static", "musl in the program", "recursion.c", "-static"),
+		threads,
+		musl("musl-signal", "a signal handler under musl", "signal.c"),
+	}
+}
+
+// stackTable is about stacks that are not as most are.
+func stackTable() []Workload {
+	all := []Workload{
+		{Name: "frames", About: "frames of 64 KiB and 1 MiB", Build: c("frames.c")},
+		{Name: "vfork", About: "children on their parent's stack, which overwrite its return address", Build: c("vfork.c")},
+	}
+	for _, mode := range []struct {
+		name, about string
+		stops       []string
+	}{
+		{"ucontext", "coroutines of the C library", nil},
+		{"zero", "coroutines switched by code without unwind information", nil},
+		{"finish", "the same, above code that nobody called", []string{"NO_RULE", "UNSUPPORTED_RULE"}},
+	} {
+		all = append(all, Workload{
+			Name: "coroutine-" + mode.name, About: mode.about, Build: c("coroutine.c"),
+			Args: []string{mode.name}, Arch: []string{"amd64"}, Stops: mode.stops,
+		})
+	}
+	return all
+}
+
+// asmTable is about code that nobody compiled.
+func asmTable() []Workload {
+	all := []Workload{
+		{Name: "libc-strings", About: "string functions in all their variants", Build: c("strings.c", "-fno-builtin")},
+		{Name: "crypto", About: "OpenSSL's assembly", Build: c("crypto.c", "-l:libcrypto.so.3")},
+	}
+	for _, mode := range []struct {
+		name, about string
+		stops       []string
+	}{
+		{"cfi", "a frame pointer that is a number", nil},
+		{"bare", "the same in code without unwind information", nil},
+		{"forged", "a frame pointer that leads to forged frames", nil},
+		{"jit", "a frame pointer that is a number in generated code", []string{"FP_IMPLAUSIBLE"}},
+		{"data", "one that points to a variable in generated code", []string{"NO_MAPPING", "FP_IMPLAUSIBLE"}},
+	} {
+		all = append(all, Workload{
+			Name: "badfp-" + mode.name, About: mode.about, Build: c("badfp.c"),
+			Args: []string{mode.name}, Arch: []string{"amd64"}, Stops: mode.stops,
+		})
+	}
+	return all
 }
 
 func signalTable() []Workload {

@@ -42,7 +42,10 @@ type Workload struct {
 	// Threads are prefixes of thread names; each thread label begins with one,
 	// and each is the beginning of one.
 	Threads []string
-	Arch    []string // GOARCH values it builds for, nil for all
+	// Stops are the reasons for which its stacks may be cut off, since what is
+	// missing cannot be found.
+	Stops []string
+	Arch  []string // GOARCH values it builds for, nil for all
 }
 
 // Program is a built workload.
@@ -54,17 +57,17 @@ type Program struct {
 // Toolchain is the compilers to build with. Builds for another architecture set
 // cross compilers and GOARCH in Env.
 type Toolchain struct {
-	CC, CXX, Rustc, Go string
-	Arch               string   // GOARCH of the programs
-	Flags              []string // to CC and CXX, after all others
-	Env                []string // additions to the environment
+	CC, CXX, Musl, Rustc, Go string   // Musl compiles C against musl
+	Arch                     string   // GOARCH of the programs
+	Flags                    []string // to CC and CXX, after all others
+	Env                      []string // additions to the environment
 }
 
-// Native returns the host's compilers: gcc, g++, Debian's rustc where there is
+// Native returns the host's compilers: gcc, g++, musl-gcc, Debian's rustc where there is
 // one (its standard library is built like those of programs in the field), else
 // the rustc in PATH, and go.
 func Native() Toolchain {
-	t := Toolchain{CC: "gcc", CXX: "g++", Rustc: "/usr/bin/rustc", Go: "go", Arch: runtime.GOARCH}
+	t := Toolchain{CC: "gcc", CXX: "g++", Musl: "musl-gcc", Rustc: "/usr/bin/rustc", Go: "go", Arch: runtime.GOARCH}
 	if _, err := os.Stat(t.Rustc); err != nil {
 		t.Rustc = "rustc"
 	}
@@ -118,7 +121,7 @@ func (w Workload) BuildIn(ctx context.Context, t Toolchain, src, out string) (Pr
 	return p, nil
 }
 
-// expand replaces CC, CXX, RUSTC and GO as first word, and $OUT and $DIR, the
+// expand replaces CC, CXX, MUSL, RUSTC and GO as first word, and $OUT and $DIR, the
 // program and its directory, anywhere.
 func (t Toolchain) expand(command []string, path string) []string {
 	args := slices.Clone(command)
@@ -127,6 +130,8 @@ func (t Toolchain) expand(command []string, path string) []string {
 		args = slices.Concat([]string{t.CC}, cflags, args[1:], t.Flags)
 	case "CXX":
 		args = slices.Concat([]string{t.CXX}, cflags, args[1:], t.Flags)
+	case "MUSL":
+		args = slices.Concat([]string{t.Musl}, cflags, args[1:], t.Flags)
 	case "RUSTC":
 		args[0] = t.Rustc
 	case "GO":

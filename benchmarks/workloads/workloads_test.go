@@ -15,7 +15,7 @@ func TestReports(t *testing.T) {
 		t.Skip("builds and runs every workload")
 	}
 	tools := Native()
-	for _, tool := range []string{tools.CC, tools.CXX, tools.Rustc, tools.Go} {
+	for _, tool := range []string{tools.CC, tools.CXX, tools.Musl, tools.Rustc, tools.Go} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("no compiler: %v", err)
 		}

@@ -68,4 +68,7 @@ enum { SIGCONTEXT_OFFSET = 312 };
 
 #define LOAD_SIGCONTEXT(s, r) LOAD_REGS(s, r)
 
+/* No code finds its caller through what calls need not preserve. */
+#define REGS_VOLATILE 0U
+
 #endif

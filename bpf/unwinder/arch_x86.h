@@ -59,4 +59,7 @@ enum { SIGCONTEXT_OFFSET = 40 };
 
 #define LOAD_SIGCONTEXT(s, r) LOAD_REGS(s, r)
 
+/* What calls need not preserve, as a set: RAX RDX RCX RSI RDI R8-R11. */
+#define REGS_VOLATILE 0x0f37U
+
 #endif

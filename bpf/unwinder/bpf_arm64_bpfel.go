@@ -103,30 +103,31 @@ type bpfUnwRuleCache struct {
 }
 
 type bpfUnwState struct {
-	_           structs.HostLayout
-	Pc          uint64
-	Sp          uint64
-	Fp          uint64
-	Lr          uint64
-	Regs        [33]uint64
-	Time        uint64
-	Hash        uint64
-	UserN       uint32
-	Interrupted uint8
-	FpKnown     uint8
-	Jumped      uint8
-	FpWalked    uint8
-	Signals     uint8
-	_           [3]byte
-	KernelN     uint32
-	Refills     uint32
-	Proc        bpfUnwProc
-	_           [4]byte
-	Map         bpfUnwMapping
-	WindowAt    uint64
-	WindowN     uint64
-	Window      [2048]uint8
-	Sigcontext  struct {
+	_                 structs.HostLayout
+	Pc                uint64
+	Sp                uint64
+	Fp                uint64
+	Lr                uint64
+	Regs              [33]uint64
+	Time              uint64
+	Hash              uint64
+	UserN             uint32
+	Interrupted       uint8
+	FpKnown           uint8
+	Jumped            uint8
+	FpWalked          uint8
+	CalledInterrupted uint8
+	Signals           uint8
+	_                 [2]byte
+	KernelN           uint32
+	Refills           uint32
+	Proc              bpfUnwProc
+	_                 [4]byte
+	Map               bpfUnwMapping
+	WindowAt          uint64
+	WindowN           uint64
+	Window            [2048]uint8
+	Sigcontext        struct {
 		_    structs.HostLayout
 		Regs [31]uint64
 		Sp   uint64

@@ -208,7 +208,9 @@ static __always_inline int get_reg(struct unw_state *s, u32 reg, u64 *value)
 	/* Keeps the index apart from the sign-extended word it comes from, of which
 	 * 5.10 learns no bounds from comparing its lower half. */
 	opaque(reg);
-	if (!s->interrupted || reg >= UNW_REGS)
+	if (reg >= UNW_REGS)
+		return -1;
+	if (!s->interrupted && !(s->called_interrupted && reg < 32 && (REGS_VOLATILE >> reg & 1)))
 		return -1;
 	*value = s->regs[reg];
 	return 0;

@@ -123,9 +123,10 @@ struct unw_state {
 	u32 user_n;
 	u8 interrupted; /* pc is an interrupted instruction: regs are its */
 	u8 fp_known;
-	u8 jumped;    /* the stack pointer may go anywhere in this step */
-	u8 fp_walked; /* this frame was found by KIND_FP_WALK */
-	u8 signals;   /* a signal frame was crossed: regs are not the sample's */
+	u8 jumped;	       /* the stack pointer may go anywhere in this step */
+	u8 fp_walked;	       /* this frame was found by KIND_FP_WALK */
+	u8 called_interrupted; /* this frame called the one whose regs are known */
+	u8 signals;	       /* a signal frame was crossed: regs are not the sample's */
 	u32 kernel_n;
 	u32 refills;
 	struct unw_proc proc;

@@ -195,7 +195,7 @@ static __always_inline void begin(struct unw_state *s, u64 now)
 {
 	s->time = now;
 	s->hash = s->user_n = s->refills = 0;
-	s->signals = s->fp_walked = 0;
+	s->signals = s->fp_walked = s->called_interrupted = 0;
 	s->window_n = 0;
 	s->map.begin = s->map.end = 0;
 	s->proc.generation = s->proc.flags = 0;

@@ -61,6 +61,7 @@ static __always_inline u32 apply_signal(struct unw_state *s)
 		return UNW_STOP_READ_STACK;
 	LOAD_SIGCONTEXT(s, r);
 	s->interrupted = 1;
+	s->called_interrupted = 0;
 	s->fp_known = 1;
 	s->signals = 1;
 	return UNW_STOP_NONE;
@@ -139,6 +140,7 @@ static __always_inline u32 step(struct unw_state *s, struct unw_rule_cache *cach
 	s->sp = c.sp;
 	s->fp = c.fp;
 	s->fp_known = c.fp_known;
+	s->called_interrupted = s->interrupted;
 	s->interrupted = 0;
 	return UNW_STOP_NONE;
 }

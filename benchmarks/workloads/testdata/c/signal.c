@@ -15,6 +15,11 @@
 
 #include "truth.h"
 
+/* The file of the C library. */
+#ifndef LIBC
+#define LIBC "libc.so.6"
+#endif
+
 #define TIMER_US 30000
 #define ALTSTACK_BYTES (64 << 10)
 
@@ -87,10 +92,10 @@ KEEP int main(int argc, char **argv)
 	run();
 	setitimer(ITIMER_PROF, &off, NULL);
 	parts[0].chain = by_raise ?
-		"[\"_start\",\"...\",\"main\",\"run\",\"?@libc.so.6\",\"...\",\"?@libc.so.6\",\"on_signal\",\"hot\"]" :
-		"[\"_start\",\"...\",\"main\",\"run\",\"...\",\"?@libc.so.6\",\"on_signal\",\"hot\"]";
+		"[\"_start\",\"...\",\"main\",\"run\",\"?@" LIBC "\",\"...\",\"?@" LIBC "\",\"on_signal\",\"hot\"]" :
+		"[\"_start\",\"...\",\"main\",\"run\",\"...\",\"?@" LIBC "\",\"on_signal\",\"hot\"]";
 	parts[1].chain = "[\"_start\",\"...\",\"main\",\"run\",\"unit_cold\",\"cold\"]";
 	report(parts, 2, by_raise ? NULL :
-		"[[\"_start\",\"...\",\"main\",\"run\",\"unit_cold\",\"cold\",\"?@libc.so.6\",\"on_signal\",\"hot\"]]");
+		"[[\"_start\",\"...\",\"main\",\"run\",\"unit_cold\",\"cold\",\"?@" LIBC "\",\"on_signal\",\"hot\"]]");
 	return 0;
 }

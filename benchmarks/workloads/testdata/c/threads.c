@@ -6,6 +6,11 @@
 
 #include "unit.h"
 
+/* The file of the C library. */
+#ifndef LIBC
+#define LIBC "libc.so.6"
+#endif
+
 #define THREADS 8
 
 KEEP void *worker(void *arg)
@@ -31,6 +36,6 @@ KEEP int main(int argc, char **argv)
 			return 1;
 	for (int i = 0; i < THREADS; i++)
 		pthread_join(threads[i], NULL);
-	report_units("\"?@libc.so.6\",\"?@libc.so.6\",\"worker\"", NULL);
+	report_units("\"?@" LIBC "\",\"?@" LIBC "\",\"worker\"", NULL);
 	return 0;
 }

@@ -11,11 +11,11 @@
  * Usage of every workload: PROGRAM [SECONDS [ARGS]], 5 seconds by default.
  * The last line on stdout is the report, one JSON object:
  *
- *	{"pid":1,"cpu_ns":1,"user_ns":1,
+ *	{"pid":1,"family":false,"cpu_ns":1,"user_ns":1,
  *	 "truth":[{"function":"hot","under":false,"share":0.7,"chain":["main","hot"]}],
  *	 "present":[["main","cold"]]}
  *
- * share is of the process's CPU time: with under, the time anywhere below
+ * With family the report is of all the program's processes. share is of the CPU time: with under, the time anywhere below
  * function, else the time in function itself. chain is the stack root first of
  * every sample counted for that entry; see ParseChain in the Go package for its
  * language.
@@ -140,13 +140,12 @@ static inline uint64_t truth_ns(const struct truth *t)
 	return __atomic_load_n(&t->ns, __ATOMIC_RELAXED);
 }
 
-/* Prints the report. present is a JSON array of chains, or NULL. */
-static inline void report(const struct truth *t, int n, const char *present)
+/* Prints the report of total ns of CPU; family: of the children too. */
+static inline void report_total(const struct truth *t, int n, const char *present,
+				uint64_t total, int family)
 {
-	uint64_t total = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-
-	printf("{\"pid\":%d,\"cpu_ns\":%llu,\"user_ns\":%llu,\"truth\":[",
-	       (int)getpid(), (unsigned long long)total,
+	printf("{\"pid\":%d,\"family\":%s,\"cpu_ns\":%llu,\"user_ns\":%llu,\"truth\":[",
+	       (int)getpid(), family ? "true" : "false", (unsigned long long)total,
 	       (unsigned long long)user_ns());
 	for (int i = 0; i < n; i++)
 		printf("%s{\"function\":\"%s\",\"under\":%s,\"share\":%.5f,\"chain\":%s}",
@@ -155,6 +154,25 @@ static inline void report(const struct truth *t, int n, const char *present)
 		       (double)truth_ns(&t[i]) / (double)total, t[i].chain);
 	printf("],\"present\":%s}\n", present ? present : "[]");
 	fflush(stdout);
+}
+
+/* Prints the report. present is a JSON array of chains, or NULL. */
+static inline void report(const struct truth *t, int n, const char *present)
+{
+	report_total(t, n, present, clock_ns(CLOCK_PROCESS_CPUTIME_ID), 0);
+}
+
+/* The same for the process and the children it has waited for. */
+static inline void report_family(const struct truth *t, int n, const char *present)
+{
+	struct rusage u;
+
+	getrusage(RUSAGE_CHILDREN, &u);
+	report_total(t, n, present,
+		     clock_ns(CLOCK_PROCESS_CPUTIME_ID) +
+			     ((uint64_t)u.ru_utime.tv_sec + (uint64_t)u.ru_stime.tv_sec) * NS_PER_SEC +
+			     ((uint64_t)u.ru_utime.tv_usec + (uint64_t)u.ru_stime.tv_usec) * 1000,
+		     1);
 }
 
 #endif
