@@ -61,6 +61,10 @@ type encoder struct {
 
 // add takes the next row.
 func (e *encoder) add(pc uint64, r Rule) {
+	// Stretches without rules are known by where they end.
+	if r.Kind() == KindNone && e.pending.rule.Kind() == KindNone && (!e.started || pc > e.pending.pc) {
+		return
+	}
 	if e.started && pc > e.pending.pc {
 		e.commit(e.pending, pc)
 	} else if !e.started && pc > 0 {

@@ -228,6 +228,25 @@ func TestEncodeGaps(t *testing.T) {
 	}
 }
 
+// TestEncodeNone: what has no rule is known, however many rows say so and wherever
+// they are.
+func TestEncodeNone(t *testing.T) {
+	e := encoder{wide: &wideSet{}, padding: padding}
+	r := MakeRule(KindSP, 0, 1)
+	for _, s := range []span{{0x1000, 0}, {0x1100, 0}, {0x1200, r}, {0x1300, 0}, {0x1304, 0}, {0x1400, 0}, {0x1500, r}, {0x1600, 0}, {0x1604, r}, {0x1700, 0}, {0x1800, 0}} {
+		e.add(s.pc, s.rule)
+	}
+	if _, err := e.finish(); err != nil {
+		t.Fatal(err)
+	}
+	if want := []gap{{0, 0x1200}, {0x1300, 0x1500}, {0x1700, 1<<64 - 1}}; !slices.Equal(e.none, want) {
+		t.Errorf("without rules are %#x, want %#x", e.none, want)
+	}
+	if want := []gap{{0x1600, 0x1604}}; !slices.Equal(e.pads, want) {
+		t.Errorf("padding is %#x, want %#x", e.pads, want)
+	}
+}
+
 // TestEncodeTooBig: rows that cover more than any binary has are refused.
 func TestEncodeTooBig(t *testing.T) {
 	e := encoder{wide: &wideSet{}}
