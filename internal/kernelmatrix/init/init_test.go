@@ -29,7 +29,7 @@ func TestFoldedJudgement(t *testing.T) {
 		{"no samples", "", false},
 		{"a level is missing", "recursion;_start;__libc_start;main;run;even;odd;even;unit;hot 100\n", false},
 		{"root is missing", "recursion;main;run;even;odd;even;odd;unit;hot 100\n", false},
-		{"cut off", whole + " 98\nrecursion;[truncated: NO_RULE];hot 2\n", false},
+		{"cut off", whole + " 94\nrecursion;[truncated: NO_RULE];hot 6\n", false},
 		{"no names", "recursion;0x401900;0x4036ef;0x401a28 100\n", false},
 		{"some without names", whole + " 80\nrecursion;_start;__libc_start;main;0x401c86;hot 20\n", false},
 	} {
@@ -81,6 +81,20 @@ func TestLossless(t *testing.T) {
 	} {
 		if _, err := lossless([]byte("flat flat%\n" + line + "\n")); (err == nil) != ok {
 			t.Errorf("%q: %v, want ok %v", line, err, ok)
+		}
+	}
+}
+
+func TestCompleteShare(t *testing.T) {
+	defer func() { total = shareOfAll{} }()
+	for _, test := range []struct {
+		user, complete int64
+		ok             bool
+	}{{0, 0, false}, {1000, 990, true}, {1000, 989, false}} {
+		total = shareOfAll{}
+		total.add(judgement{user: test.user, complete: test.complete})
+		if _, err := completeShare(); (err == nil) != test.ok {
+			t.Errorf("%+v: %v", test, err)
 		}
 	}
 }
