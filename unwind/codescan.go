@@ -336,6 +336,16 @@ func (c *codeScan) unknown(from, to uint32) (Rule, bool) {
 
 // rule returns the rule that says what s says.
 func (s *codeState) rule(wide *wideSet) Rule {
+	row, ok := s.row()
+	if !ok {
+		return wide.rule(lost())
+	}
+	return wide.rule(packX86(&row))
+}
+
+// row returns what s says, with the return address where a call puts it; false if
+// nothing leads to the CFA.
+func (s *codeState) row() (frameState, bool) {
 	row := frameState{}
 	switch {
 	case s.framed() && s.fp >= 16:
@@ -348,7 +358,7 @@ func (s *codeState) rule(wide *wideSet) Rule {
 	case s.r10 != regUnknown:
 		row.cfaReg, row.cfaOff = encR10, int64(s.r10)
 	default:
-		return wide.rule(lost())
+		return row, false
 	}
 	row.ra = regRule{how: placeCFA, off: -8}
 	switch {
@@ -358,5 +368,5 @@ func (s *codeState) rule(wide *wideSet) Rule {
 	default:
 		row.fp.how = placeUndefined
 	}
-	return wide.rule(packX86(&row))
+	return row, true
 }

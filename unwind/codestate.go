@@ -125,6 +125,11 @@ func (s *codeState) returns() bool {
 // step changes s to what is known after in. It returns false if no compiler
 // does that.
 func (s *codeState) step(in *x86Inst) bool {
+	return s.apply(in) && (s.sp == regUnknown || s.sp >= 8)
+}
+
+// apply is step for code that may take its return address off the stack.
+func (s *codeState) apply(in *x86Inst) bool {
 	for n := range uint8(16) {
 		if in.writes>>n == 0 {
 			break
@@ -166,7 +171,7 @@ func (s *codeState) step(in *x86Inst) bool {
 	case x86Confusing:
 		return false
 	}
-	return s.sp == regUnknown || s.sp >= 8
+	return true
 }
 
 // pop loads a register from the top of the stack.

@@ -54,7 +54,7 @@ func Lowflame() Rules {
 			"process":             ground,
 			"unwind":              ground,
 			"symbolize/...":       append([]string{"symbolize/..."}, ground...),
-			"interp/...":          append([]string{"interp"}, names...),
+			"interp/...":          append([]string{"interp", "unwind"}, names...),
 			"bpf/unwinder":        {"stack", "unwind", "interp/..."},
 			"pprofexport":         {"process", "stack", "symbolize"},
 			"pprofexport/...":     {"pprofexport"},
