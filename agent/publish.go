@@ -16,6 +16,7 @@ import (
 type publisher struct {
 	unwinder *unwinder.Unwinder
 	files    *files
+	vms      *vms
 
 	mu sync.Mutex // guards what follows
 	// published holds the processes the program was told of.
@@ -24,9 +25,9 @@ type publisher struct {
 	waiting map[process.FileID]map[uint32]struct{}
 }
 
-func newPublisher(u *unwinder.Unwinder, f *files) *publisher {
+func newPublisher(u *unwinder.Unwinder, f *files, vs *vms) *publisher {
 	return &publisher{
-		unwinder: u, files: f,
+		unwinder: u, files: f, vms: vs,
 		published: make(map[uint32]struct{}),
 		waiting:   make(map[process.FileID]map[uint32]struct{}),
 	}
@@ -43,7 +44,12 @@ func (p *publisher) publish(proc *process.Process) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	ms := make([]unwinder.Mapping, 0, len(proc.Mappings))
+	v := p.vms.of(proc)
 	for i := range proc.Mappings {
+		if m := &proc.Mappings[i]; v != nil && m.Kind == process.KindAnon {
+			ms = v.mappings(ms, m)
+			continue
+		}
 		ms = append(ms, p.mapping(proc, &proc.Mappings[i]))
 	}
 	p.published[proc.PID] = struct{}{}

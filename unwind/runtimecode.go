@@ -103,7 +103,7 @@ func (r *RuntimeCode) Stubs(b *CodeBlock) []Row {
 	f.code, f.begin = b.Code, b.Begin
 	f.noReturn = func(uint64, *x86Inst) bool { return false }
 	f.entry = func(uint64) bool { return true }
-	f.budget = 8 * len(b.Code)
+	f.budget, f.stubs = 16*len(b.Code), true
 	f.dead = nil
 	f.reset()
 	if len(b.Code) > maxBlock {
@@ -119,11 +119,28 @@ func (r *RuntimeCode) Stubs(b *CodeBlock) []Row {
 			continue
 		}
 		f.undo()
-		// Data, or an entry of another kind. Functions are aligned, as a rule.
-		for off++; off < uint32(len(f.code)) && f.at[off].state == 0 && (f.begin+uint64(off))&15 != 0; off++ {
-		}
+		off = f.nextStub(off)
 	}
 	return r.flowRows()
+}
+
+// nextStub returns where after off, where none does, a function may begin: after an
+// instruction that does not go on to the next, or, since there may be data in
+// between, where functions are aligned.
+func (f *codeFlow) nextStub(off uint32) uint32 {
+	aligned := off + 16 - uint32(f.begin+uint64(off))&15
+	for at := off; at < aligned && at < uint32(len(f.code)); {
+		in, ok := decodeX86(f.code[at:])
+		if !ok {
+			break
+		}
+		at += uint32(in.size)
+		switch in.op {
+		case x86Ret, x86Jmp, x86JmpTo, x86Trap:
+			return min(at, aligned)
+		}
+	}
+	return aligned
 }
 
 // flowRows makes rows of the states the flow was followed with.

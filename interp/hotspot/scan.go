@@ -61,17 +61,17 @@ func (v *VM) scan(b *blob) (known, error) {
 		k.rows = v.method(&block, b)
 	case name == "Interpreter":
 		k.rows = v.interpreter(&block)
-	case strings.HasPrefix(name, "native signature handlers"), strings.HasPrefix(name, "vtable chunks"):
+	case strings.HasPrefix(name, "native signature handlers"), strings.HasPrefix(name, "vtable chunks"), name == "InlineCacheBuffer":
 		// Filled as need arises, with code that leaves the stack alone.
 		k.rows = v.whole(&block, unwind.MakeRule(unwind.KindSP, unwind.FPSame, 1))
 	case strings.HasSuffix(name, "adapters"):
 		block.Words = 0
 		k.rows = v.code.Compiled(&block)
-	case strings.HasPrefix(name, "StubRoutines"), strings.HasPrefix(name, "jni_fast_"), strings.HasSuffix(name, "_stub"), strings.HasSuffix(name, " stub"):
-		k.rows = v.code.Stubs(&block)
 	case strings.Contains(name, "Buffer"):
 		// Where compilers write code before it is copied to its place.
 		k.rows = v.whole(&block, v.code.Lost())
+	case b.words < 2:
+		k.rows = v.code.Stubs(&block)
 	default:
 		block.Opaque = true
 		k.rows = v.code.Compiled(&block)
