@@ -35,6 +35,7 @@ type vm struct {
 
 	busy     bool                  // a job is under way
 	began    time.Time             // when the last one was begun
+	covers   uint64                // began, as CLOCK_MONOTONIC ns: what samples from before show will be read
 	next     time.Time             // when the next one may
 	used     bool                  // it has been sampled since
 	pause    time.Duration         // before next

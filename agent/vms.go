@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"math"
 	"runtime"
 	"slices"
 	"sync"
@@ -119,10 +120,18 @@ func (vs *vms) wait(v *vm, r *unwinder.RawSample) bool {
 	return true
 }
 
-// take returns the samples that wait for a virtual machine, which do no longer.
-func (vs *vms) take(v *vm) []*unwinder.RawSample {
-	waited := v.waiting
-	v.waiting = nil
+// take returns the samples that wait for a virtual machine, which do no longer: those
+// from before a time, CLOCK_MONOTONIC ns.
+func (vs *vms) take(v *vm, before uint64) []*unwinder.RawSample {
+	var waited, still []*unwinder.RawSample
+	for _, r := range v.waiting {
+		if r.Time < before {
+			waited = append(waited, r)
+		} else {
+			still = append(still, r)
+		}
+	}
+	v.waiting, v.since = still, time.Now()
 	vs.waiting -= len(waited)
 	return waited
 }
@@ -138,7 +147,7 @@ func (vs *vms) begin(v *vm, now time.Time) {
 	}
 	select {
 	case vs.jobs <- v:
-		v.busy, v.began, v.used = true, now, false
+		v.busy, v.began, v.used, v.covers = true, now, false, monotonic()
 	default: // the worker has enough to do
 	}
 }
@@ -206,7 +215,7 @@ func (vs *vms) tick(now time.Time) (late []*unwinder.RawSample, again time.Durat
 			}
 		}
 		if len(v.waiting) > 0 && (v.failed || !v.ended.IsZero() || now.Sub(v.since) > vmPatience) {
-			late = append(late, vs.take(v)...)
+			late = append(late, vs.take(v, math.MaxUint64)...)
 		}
 	}
 	vs.reclaim(now)
@@ -252,7 +261,7 @@ func (vs *vms) reclaim(now time.Time) {
 func (vs *vms) update(u *vmUpdate) []*unwinder.RawSample {
 	v, now := u.vm, time.Now()
 	v.busy = false
-	waited := vs.take(v)
+	waited := vs.take(v, v.covers)
 	level.Debug(vs.logger).Log("msg", "read code of virtual machine", "pid", v.proc.PID, "n", len(u.chunks), "took", u.took, "err", u.err)
 	pause := min(max(vmInterval, vmShare*u.took), vmMaxPause)
 	switch {

@@ -146,6 +146,9 @@ func (w *sweep) resync(p *sweepPath, next int) int {
 		if c := &w.cells[at]; c.state != 0 && !c.assumed {
 			return at
 		}
+		if _, ok := w.over[at]; ok {
+			return at
+		}
 	}
 	return 0
 }
@@ -297,14 +300,13 @@ func (w *sweep) jump(p *sweepPath, to int) bool {
 	if to > p.off {
 		return w.join(c, p.state, p.assumed)
 	}
-	switch {
-	case !c.seen: // in the middle of an instruction
-		return false
-	case c.state == p.num, p.assumed:
+	if p.assumed || c.seen && c.state == p.num {
 		return true
 	}
 	s := p.state
-	if old := w.states[c.state-1]; !c.assumed {
+	// What is not seen lies in the middle of what was taken for an instruction.
+	if c.seen && !c.assumed {
+		old := w.states[c.state-1]
 		if !old.joins(&s) {
 			return false
 		}
