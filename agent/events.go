@@ -167,7 +167,6 @@ func (s *Session) walk(r *unwinder.RawSample) {
 	if sp.vm != nil && !r.Walked && (sample.Stop == stack.StopNoRule || sample.Stop == stack.StopTableMissing) && s.vms.wait(sp.vm, r) {
 		return
 	}
-	s.unsolved(sp.vm, &sample)
 	s.walkDone(r, &sample)
 }
 
