@@ -34,23 +34,21 @@ func TestRuntimes(t *testing.T) {
 		t.Fatal(err)
 	}
 	java := func(flags ...string) []string {
-		return append(append([]string{"java", "-Xmx256m", "-cp", dir}, flags...), "Work", "3")
+		return append(append([]string{"java", "-Xmx256m", "-cp", dir}, flags...), "Work", "3", "map")
 	}
 	node := func(flags ...string) []string {
 		return append(append([]string{"node"}, flags...), filepath.Join(src, "node", "work.js"), "3")
 	}
-	names := []string{"-XX:+UnlockDiagnosticVMOptions", "-XX:+DumpPerfMapAtExit"}
 	tests := []struct {
 		name    string
 		command []string
 		named   string // a function that must be in many stacks
 		amd64   bool
 	}{
-		{"java", java(), "", true},
-		{"java-named", java(names...), "Work.", true},
-		{"java-frame-pointers", java(append(names, "-XX:+PreserveFramePointer")...), "Work.", false},
-		{"java-interpreted", java("-Xint"), "", true},
-		{"java-c1", java(append(names, "-XX:TieredStopAtLevel=1")...), "Work.", true},
+		{"java", java(), "Work.", true},
+		{"java-frame-pointers", java("-XX:+PreserveFramePointer"), "Work.", false},
+		{"java-interpreted", java("-Xint"), "Interpreter", true},
+		{"java-c1", java("-XX:TieredStopAtLevel=1"), "Work.", true},
 		{"node", node(), "", false},
 		{"node-named", node("--perf-basic-prof", "--logfile="+filepath.Join(dir, "v8.log")), "leaf", false},
 		{"node-native-stack", node("--interpreted-frames-native-stack"), "", false},

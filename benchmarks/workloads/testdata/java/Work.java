@@ -56,11 +56,24 @@ public class Work {
         }
     }
 
-    public static void main(String[] args) {
-        long end = System.nanoTime() + (long) (Double.parseDouble(args[0]) * 1e9);
+    /** Writes /tmp/perf-PID.map, as jcmd PID Compiler.perfmap has it done. */
+    static void writePerfMap() throws Exception {
+        java.lang.management.ManagementFactory.getPlatformMBeanServer().invoke(
+            new javax.management.ObjectName("com.sun.management:type=DiagnosticCommand"),
+            "compilerPerfmap", new Object[0], new String[0]);
+    }
+
+    public static void main(String[] args) throws Exception {
+        long begin = System.nanoTime();
+        long end = begin + (long) (Double.parseDouble(args[0]) * 1e9);
+        boolean map = args.length > 1;
         Step[] steps = {n -> n * 3, n -> leaf(n & 63), n -> Long.toString(n).length()};
         while (System.nanoTime() < end) {
             unit(steps);
+            if (map && System.nanoTime() - begin > (end - begin) / 3) {
+                writePerfMap();
+                map = false;
+            }
         }
     }
 }
