@@ -167,6 +167,9 @@ func (s *Session) walk(r *unwinder.RawSample) {
 	if sp.vm != nil && !r.Walked && (sample.Stop == stack.StopNoRule || sample.Stop == stack.StopTableMissing) && s.vms.wait(sp.vm, r) {
 		return
 	}
+	if sample.Stop == stack.StopNoMapping {
+		s.unsolved(sp.vm, &sample)
+	}
 	s.walkDone(r, &sample)
 }
 
@@ -221,10 +224,11 @@ func (s *Session) walkWaited(waited []*unwinder.RawSample) {
 // unsolved has no more samples sent raw of a process of which too many lie in code
 // that is not found.
 func (s *Session) unsolved(v *vm, sample *stack.Sample) {
-	if v == nil || sample.Stop != stack.StopNoRule {
+	if v == nil || sample.Stop != stack.StopNoRule && sample.Stop != stack.StopNoMapping {
 		return
 	}
-	if v.unsolved++; v.unsolved == maxUnsolved {
+	if v.unsolved++; v.unsolved >= maxUnsolved && !v.settled {
+		v.settled = true
 		s.note(s.unwinder.Settle(sample.PID))
 	}
 }
@@ -244,7 +248,7 @@ func (s *Session) republish(proc *process.Process, was, now stack.Stop, fresh []
 	case was == stack.StopNoProc && !s.unwinder.HasProcess(proc.PID),
 		was == stack.StopTableMissing && now != was && len(fresh) == 0: // opened meanwhile, for names
 		s.note(s.publisher.publish(live))
-	case was == stack.StopNoRule && s.vms.of(live) != nil: // walkWaited sees to it
+	case s.vms.of(live) != nil: // unsolved sees to it
 	case was == now && (was == stack.StopNoMapping || was == stack.StopNoRule):
 		s.note(s.unwinder.Settle(proc.PID))
 	}

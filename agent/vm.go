@@ -42,6 +42,7 @@ type vm struct {
 	waiting  []*unwinder.RawSample // for the job to end
 	since    time.Time             // that the first of them has been waiting
 	unsolved int                   // samples that the last reading did not help
+	settled  bool                  // no more of them come, until the next reading
 }
 
 // vmChunk is a piece of a virtual machine's code. table is nil if there is none in

@@ -34,7 +34,7 @@ const (
 	// maxWaiting bounds the samples that wait, of 17 KiB at least.
 	maxWaiting = 512
 	// maxUnsolved is after how many samples in code that cannot be walked no more
-	// of them are sent raw, until other code is found.
+	// of them are sent raw, until the code has been read again.
 	maxUnsolved = 16
 	// tableGrace is how long a replaced table is left alone: longer than a walk, or a
 	// child that inherited it, goes on using it.
@@ -287,8 +287,8 @@ func (vs *vms) update(u *vmUpdate) []*unwinder.RawSample {
 	}
 	v.pause = pause
 	v.next = now.Add(pause)
-	if changed {
-		v.stale, v.unsolved = true, 0
+	if changed || v.settled { // publishing undoes that
+		v.stale, v.settled, v.unsolved = true, false, 0
 	}
 	return waited
 }
