@@ -61,6 +61,8 @@ type codeFunc struct {
 	// part: a part of a function that has been moved elsewhere, which is never
 	// called, but jumped to.
 	part bool
+	// builtin: it is one of V8's, see builtinCalls.
+	builtin bool
 
 	seeds    []flowEdge // jumps into it that are not calls
 	exits    []flowEdge // such jumps out of it
@@ -117,6 +119,8 @@ func (c *codeScan) run() (rows, small []span) {
 		switch f := &c.funcs[i]; {
 		case f.ok && !f.pending:
 			rows = append(rows, f.rows...)
+		case f.builtin:
+			rows = append(rows, c.builtinCalls(f)...)
 		case f.end-f.begin < padding:
 			// The encoder would take it for padding, and let the rule before it
 			// go on.

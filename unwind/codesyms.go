@@ -52,6 +52,7 @@ func findCode(o *objfile.Object, src *sources, gaps []gap) (rows, small []span) 
 type funcSym struct {
 	begin, end uint64
 	part       bool // see codeFunc
+	builtin    bool
 }
 
 // coverage finds the functions that have no rule where they begin.
@@ -75,7 +76,7 @@ func (c *coverage) row(pc uint64, r Rule) {
 		if f.end-f.begin > maxScanFunc {
 			continue
 		}
-		c.bare = append(c.bare, codeFunc{begin: f.begin, end: f.end, part: f.part})
+		c.bare = append(c.bare, codeFunc{begin: f.begin, end: f.end, part: f.part, builtin: f.builtin})
 		c.size += f.end - f.begin
 	}
 	c.rule = r
@@ -124,7 +125,7 @@ func (c *codeSyms) read(gaps []gap) bool {
 			f.end = min(f.begin+maxUnsized, c.segEnd(f.begin))
 		}
 		if name, err := names.Bytes(s.Name); err == nil {
-			f.part = isPart(name)
+			f.part, f.builtin = isPart(name), isBuiltin(name)
 			// A program's own err may well return.
 			if neverReturnsC(name) && !bytes.Contains(name, []byte("err")) {
 				c.endless[f.begin] = true
