@@ -135,7 +135,7 @@ func trueRoot(s *Sample, program string) bool {
 	if !strings.Contains(root.Binary, "libc.so") && !strings.Contains(root.Binary, "/"+program) {
 		return false
 	}
-	return program != "java" || mentions(s, "JavaCalls::call_helper") || !mentions(s, "JavaThread")
+	return program != "java" || mentions(s, "JavaCalls::call_helper")
 }
 
 func mentions(s *Sample, name string) bool {
