@@ -17,6 +17,10 @@ import (
 // time to their root.
 const minThroughJIT = 0.97
 
+// minRooted is the share of whole stacks that must have the true root. The rest is for
+// stubs that a virtual machine written in C++ calls itself, without entering Java.
+const minRooted = 0.98
+
 // TestRuntimes records programs whose code is made at run time, from their start, and
 // looks whether stacks pass through it to the true root.
 func TestRuntimes(t *testing.T) {
@@ -111,7 +115,7 @@ func checkRuntime(t *testing.T, rec Recording, program, named string) {
 		t.Errorf("%d samples, %d with code made at run time: too few to judge", user, made)
 	case float64(whole) < minThroughJIT*float64(user):
 		t.Errorf("%d of %d stacks are complete, want %v", whole, user, minThroughJIT)
-	case float64(rooted) < 0.99*float64(made):
+	case float64(rooted) < minRooted*float64(made):
 		t.Errorf("%d of %d complete stacks have the true root", rooted, made)
 	case named != "" && withName < made/4:
 		t.Errorf("%d of %d stacks have a function called %s", withName, made, named)

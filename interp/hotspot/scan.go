@@ -63,12 +63,14 @@ func (v *VM) scan(b *blob) (known, error) {
 		k.rows = v.interpreter(&block)
 	case strings.HasPrefix(name, "native signature handlers"), strings.HasPrefix(name, "vtable chunks"), name == "InlineCacheBuffer":
 		// Filled as need arises, with code that leaves the stack alone.
+		k.static = false
 		k.rows = v.whole(&block, unwind.MakeRule(unwind.KindSP, unwind.FPSame, 1))
 	case strings.HasSuffix(name, "adapters"):
 		block.Words = 0
 		k.rows = v.code.Compiled(&block)
 	case strings.Contains(name, "Buffer"):
 		// Where compilers write code before it is copied to its place.
+		k.static = false
 		k.rows = v.whole(&block, v.code.Lost())
 	case b.words < 2:
 		k.rows = v.code.Stubs(&block)

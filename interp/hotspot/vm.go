@@ -129,7 +129,7 @@ func (v *VM) update(blobs []blob) map[uint64]bool {
 		if err != nil {
 			continue // gone meanwhile
 		}
-		k.fresh = true
+		k.fresh = len(k.rows) > 2 // else they are not made of the code
 		next[b.addr] = &k
 		touch(b)
 	}
