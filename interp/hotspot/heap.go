@@ -43,8 +43,8 @@ type blob struct {
 	compileID  int64
 }
 
-// heaps reads where the code heaps are.
-func (v *VM) heaps() ([]heap, error) {
+// heapAddresses reads where the CodeHeaps are.
+func (v *VM) heapAddresses() ([]uint64, error) {
 	l, m := v.layout, &v.mem
 	var at []uint64
 	if l.heaps.static {
@@ -78,6 +78,15 @@ func (v *VM) heaps() ([]heap, error) {
 		if p != 0 {
 			at = append(at, p)
 		}
+	}
+	return at, nil
+}
+
+// heaps reads where the code heaps are.
+func (v *VM) heaps() ([]heap, error) {
+	at, err := v.heapAddresses()
+	if err != nil {
+		return nil, err
 	}
 	var hs []heap
 	for _, p := range at {
