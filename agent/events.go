@@ -44,6 +44,7 @@ func (s *Session) runEvents(ctx context.Context) error {
 		if len(late) > 0 {
 			timeout = time.Millisecond
 		}
+		timeout = min(timeout, s.runVMs())
 		now := monotonic()
 		events, lost, err := s.sideband.Read(ctx, timeout)
 		if ctx.Err() != nil {
@@ -85,6 +86,7 @@ func (s *Session) change(c process.Change) {
 	proc := c.Process
 	if c.What&process.Ended != 0 {
 		s.files.retire(proc)
+		s.vms.retire(proc)
 		s.publisher.retire(proc)
 		if generatesCode(proc) {
 			s.note(s.symbols.RefreshJIT(jitProcess(proc)))
@@ -156,29 +158,90 @@ func (s *Session) walkQueued(late []*unwinder.RawSample, now uint64) []*unwinder
 			continue
 		}
 		s.walk(r)
-		s.rawDone.Add(1)
 	}
 	clear(queue[len(kept):])
 	return kept
 }
 
+// walk walks a raw sample, unless that is put off until more is known.
 func (s *Session) walk(r *unwinder.RawSample) {
 	proc := s.table.At(r.PID, r.Time)
-	sample := r.Sample
 	if proc == nil {
+		sample := r.Sample
 		sample.User = []stack.Addr{stack.Addr(r.Regs.PC)}
-	} else {
-		var fresh []process.FileID
-		sample, fresh = walkRaw(s.files, proc, r)
-		s.republish(proc, r.Stop, sample.Stop, fresh)
+		s.walkDone(r, &sample)
+		return
 	}
+	sp := space{files: s.files, proc: proc, vm: s.vms.of(proc)}
+	sample := walkRaw(&sp, r)
+	s.republish(proc, r.Stop, sample.Stop, sp.fresh)
+	if sp.vm != nil && !r.Walked && (sample.Stop == stack.StopNoRule || sample.Stop == stack.StopTableMissing) && s.vms.wait(sp.vm, r) {
+		return
+	}
+	if sample.Stop == stack.StopNoMapping {
+		s.unsolved(sp.vm, &sample)
+	}
+	s.walkDone(r, &sample)
+}
+
+// walkDone passes a raw sample on, walked.
+func (s *Session) walkDone(r *unwinder.RawSample, sample *stack.Sample) {
+	s.rawDone.Add(1)
 	if r.Walked {
-		s.comparer.addWalked(&sample)
+		s.comparer.addWalked(sample)
 		return
 	}
 	s.walkedMu.Lock()
-	s.walked = append(s.walked, sample)
+	s.walked = append(s.walked, *sample)
 	s.walkedMu.Unlock()
+}
+
+// runVMs takes in what was read of virtual machines, and walks the samples that
+// waited for it. It returns when to call it again.
+func (s *Session) runVMs() time.Duration {
+	for more := true; more; {
+		select {
+		case u := <-s.vms.updates:
+			s.walkWaited(s.vms.update(&u))
+		default:
+			more = false
+		}
+	}
+	late, again := s.vms.tick(time.Now())
+	s.walkWaited(late)
+	for _, v := range s.vms.stale() {
+		if live := s.table.Live(v.proc.PID); live != nil && live.ID == v.proc.ID {
+			s.note(s.publisher.publish(live))
+		}
+	}
+	return again
+}
+
+// walkWaited walks samples that waited, with what is known by now.
+func (s *Session) walkWaited(waited []*unwinder.RawSample) {
+	for _, r := range waited {
+		sample := r.Sample
+		sample.User = []stack.Addr{stack.Addr(r.Regs.PC)}
+		if proc := s.table.At(r.PID, r.Time); proc != nil {
+			sp := space{files: s.files, proc: proc, vm: s.vms.of(proc)}
+			sample = walkRaw(&sp, r)
+			s.republish(proc, r.Stop, sample.Stop, sp.fresh)
+			s.unsolved(sp.vm, &sample)
+		}
+		s.walkDone(r, &sample)
+	}
+}
+
+// unsolved has no more samples sent raw of a process of which too many lie in code
+// that is not found.
+func (s *Session) unsolved(v *vm, sample *stack.Sample) {
+	if v == nil || sample.Stop != stack.StopNoRule && sample.Stop != stack.StopNoMapping {
+		return
+	}
+	if v.unsolved++; v.unsolved >= maxUnsolved && !v.settled {
+		v.settled = true
+		s.note(s.unwinder.Settle(sample.PID))
+	}
 }
 
 // republish tells the program what a raw sample showed it does not know: the
@@ -196,6 +259,7 @@ func (s *Session) republish(proc *process.Process, was, now stack.Stop, fresh []
 	case was == stack.StopNoProc && !s.unwinder.HasProcess(proc.PID),
 		was == stack.StopTableMissing && now != was && len(fresh) == 0: // opened meanwhile, for names
 		s.note(s.publisher.publish(live))
+	case s.vms.of(live) != nil: // unsolved sees to it
 	case was == now && (was == stack.StopNoMapping || was == stack.StopNoRule):
 		s.note(s.unwinder.Settle(proc.PID))
 	}

@@ -16,6 +16,7 @@ import (
 type publisher struct {
 	unwinder *unwinder.Unwinder
 	files    *files
+	vms      *vms
 	told     func(p *process.Process, missing int) // Config.Published
 
 	mu sync.Mutex // guards what follows
@@ -25,9 +26,9 @@ type publisher struct {
 	waiting map[process.FileID]map[uint32]struct{}
 }
 
-func newPublisher(u *unwinder.Unwinder, f *files, told func(*process.Process, int)) *publisher {
+func newPublisher(u *unwinder.Unwinder, f *files, vs *vms, told func(*process.Process, int)) *publisher {
 	return &publisher{
-		unwinder: u, files: f, told: told,
+		unwinder: u, files: f, vms: vs, told: told,
 		published: make(map[uint32]struct{}),
 		waiting:   make(map[process.FileID]map[uint32]struct{}),
 	}
@@ -44,8 +45,12 @@ func (p *publisher) publish(proc *process.Process) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	ms := make([]unwinder.Mapping, 0, len(proc.Mappings))
-	missing := 0
+	v, missing := p.vms.of(proc), 0
 	for i := range proc.Mappings {
+		if m := &proc.Mappings[i]; v != nil && m.Kind == process.KindAnon {
+			ms = v.mappings(ms, m)
+			continue
+		}
 		m := p.mapping(proc, &proc.Mappings[i])
 		if m.Kind == unwinder.MapMissing {
 			missing++
@@ -53,7 +58,7 @@ func (p *publisher) publish(proc *process.Process) error {
 		ms = append(ms, m)
 	}
 	p.published[proc.PID] = struct{}{}
-	err := p.unwinder.SetProcess(proc.PID, ms)
+	err := p.unwinder.SetProcess(proc.PID, proc.Since, ms)
 	if err == nil && p.told != nil {
 		p.told(proc, missing)
 	}

@@ -24,6 +24,7 @@ func nativeArch() unwind.Arch {
 type space struct {
 	files *files
 	proc  *process.Process
+	vm    *vm // of the process, or nil
 	// fresh collects the files that were opened.
 	fresh []process.FileID
 }
@@ -33,6 +34,9 @@ func (s *space) At(pc uint64) (unwind.Code, bool) {
 	m := s.proc.Find(stack.Addr(pc))
 	if m == nil {
 		return unwind.Code{}, false
+	}
+	if s.vm != nil && m.Kind == process.KindAnon {
+		return s.vm.code(m, pc), true
 	}
 	code := unwind.Code{Begin: uint64(m.Begin), End: uint64(m.End)}
 	f, fresh := s.files.get(s.proc, m)
@@ -54,10 +58,9 @@ func (s *space) At(pc uint64) (unwind.Code, bool) {
 }
 
 // walkRaw finishes the walk of a raw sample with what is known of its process
-// by now, and returns the files this opened.
-func walkRaw(f *files, proc *process.Process, raw *unwinder.RawSample) (stack.Sample, []process.FileID) {
+// by now; sp.fresh has the files this opened.
+func walkRaw(sp *space, raw *unwinder.RawSample) stack.Sample {
 	sample := raw.Sample
-	sp := &space{files: f, proc: proc}
 	walked := unwind.Walk(nativeArch(), sp, &raw.Stack, raw.Regs, unwinder.MaxUserFrames)
 	sample.Stop = walked.Stop
 	sample.Interrupted = walked.Interrupted
@@ -65,5 +68,5 @@ func walkRaw(f *files, proc *process.Process, raw *unwinder.RawSample) (stack.Sa
 	for i, pc := range walked.PCs {
 		sample.User[i] = stack.Addr(pc)
 	}
-	return sample, sp.fresh
+	return sample
 }

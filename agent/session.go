@@ -70,6 +70,7 @@ type Session struct {
 	table     *process.Table
 	files     *files
 	publisher *publisher
+	vms       *vms
 	symbols   *symbolize.Symbolizer
 	resolver  *resolver
 
@@ -130,7 +131,8 @@ func (s *Session) open(ctx context.Context) error {
 		return err
 	}
 	s.files = newFiles(s.unwinder, s.table, s.cfg.Logger)
-	s.publisher = newPublisher(s.unwinder, s.files, s.cfg.Published)
+	s.vms = newVMs(s.unwinder, s.files, s.table, s.cfg.Logger, s.sideband.Wake)
+	s.publisher = newPublisher(s.unwinder, s.files, s.vms, s.cfg.Published)
 	s.symbols = symbolize.New(symbolize.Config{})
 	s.resolver = newResolver(s.files, s.table, s.symbols)
 	if vdso, err := symbolize.VDSO(); err == nil { // a kernel may run without
@@ -259,6 +261,7 @@ func (s *Session) Run(ctx context.Context, started func(), use func(Window)) err
 	})
 	group.Go(func() error { return s.runEvents(loops) })
 	group.Go(func() error { return s.runWatch(loops) })
+	group.Go(func() error { return s.vms.run(loops, "/proc") })
 	group.Go(func() error {
 		defer stop()
 		if err := s.unwinder.Start(); err != nil {
@@ -302,6 +305,7 @@ func (s *Session) drain(ctx context.Context, use func(Window)) error {
 	}
 	level.Debug(s.cfg.Logger).Log("msg", "window", "samples", stats.Delivered, "raw", stats.Raw, "raw_full", stats.RawFull,
 		"stacks", len(samples), "frames", stats.Frames, "refills", stats.Refills, "bpf_ns", stats.NS)
+	s.vms.sampled(samples)
 	now := monotonic()
 	s.await(ctx, func() bool { return s.applied.Load() >= now })
 	if s.comparer != nil {
@@ -369,6 +373,9 @@ func (s *Session) Close() error {
 	}
 	if s.sideband != nil {
 		errs = append(errs, s.sideband.Close())
+	}
+	if s.vms != nil {
+		errs = append(errs, s.vms.close())
 	}
 	if s.files != nil {
 		errs = append(errs, s.files.close())

@@ -176,9 +176,9 @@ func (c *codeScan) grow() bool {
 	return true
 }
 
-// sweep looks for functions in gaps that code with rules leads to. Rows begin at
+// callSweep looks for functions in gaps that code with rules leads to. Rows begin at
 // instructions, so that decoding one after another never gets out of step.
-type sweep struct {
+type callSweep struct {
 	read func(p []byte, pc uint64) int
 	add  func(pc uint64, by foundBy)
 	left int // bytes that may still be looked at
@@ -189,7 +189,7 @@ type sweep struct {
 }
 
 // row takes the next row.
-func (s *sweep) row(pc uint64, r Rule) {
+func (s *callSweep) row(pc uint64, r Rule) {
 	if s.rule.Kind() != KindNone && pc > s.pc && s.left > 0 {
 		s.left -= int(min(pc-s.pc, 1<<30))
 		s.decode(s.pc, pc)
@@ -198,7 +198,7 @@ func (s *sweep) row(pc uint64, r Rule) {
 }
 
 // decode looks at the instructions from pc to end.
-func (s *sweep) decode(pc, end uint64) {
+func (s *callSweep) decode(pc, end uint64) {
 	for pc < end {
 		code := s.code(pc)
 		in, ok := decodeX86(code)
@@ -226,7 +226,7 @@ func (s *sweep) decode(pc, end uint64) {
 }
 
 // code returns code at pc, 15 bytes if the file has them.
-func (s *sweep) code(pc uint64) []byte {
+func (s *callSweep) code(pc uint64) []byte {
 	if pc < s.at || pc+15 > s.at+uint64(len(s.buf)) {
 		if s.buf == nil {
 			s.buf = make([]byte, textAhead)

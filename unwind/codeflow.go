@@ -36,6 +36,8 @@ type codeFlow struct {
 	// rooted: a state was taken for that of an outermost frame; noRoots: which
 	// turned out to be wrong.
 	rooted, noRoots bool
+	// stubs: trials may have loops that push, in functions with a frame pointer.
+	stubs bool
 }
 
 // flowCell is what is known of one byte of a function.
@@ -213,11 +215,12 @@ func (f *codeFlow) arrive(p *flowPath) (again, ok bool) {
 	}
 	old := f.states[c.state-1]
 	if !old.fits(&p.state) {
-		if f.trial != nil {
+		if f.trial != nil && !(f.stubs && c.guess && old.framed() && old.fp == p.state.fp) {
 			return false, false
 		}
 		// What follows a call that never returns may be another block.
 		switch {
+		case f.trial != nil:
 		case p.after:
 			f.kill(p.call)
 			return false, true

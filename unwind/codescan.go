@@ -68,6 +68,8 @@ type codeFunc struct {
 	// sized: where it ends is known, not only where the next begins.
 	sized bool
 	by    foundBy
+	// builtin: it is one of V8's, see builtinCalls.
+	builtin bool
 
 	seeds    []flowEdge // jumps into it that are not calls
 	exits    []flowEdge // such jumps out of it
@@ -129,6 +131,8 @@ func (c *codeScan) run() (rows, small []span) {
 		switch f := &c.funcs[i]; {
 		case f.ok && !f.pending:
 			rows = append(rows, f.rows...)
+		case f.builtin:
+			rows = append(rows, c.builtinCalls(f)...)
 		case f.end-f.begin < padding:
 			// The encoder would take it for padding, and let the rule before it
 			// go on.
@@ -349,12 +353,25 @@ func (c *codeScan) unknown(from, to uint32) (Rule, bool) {
 
 // rule returns the rule that says what s says.
 func (s *codeState) rule(wide *wideSet) Rule {
-	row := frameState{}
 	switch {
 	case s.root:
 		return MakeRule(KindEnd, 0, 0)
 	case s.ra != 0:
 		return wide.rule(MakeRule(KindWide, 0, 0), Wide{Reg: x86RSP, RA: WhereReg, RAArg: dwarfX86(s.ra - 1)})
+	}
+	row, ok := s.row()
+	if !ok {
+		return wide.rule(lost())
+	}
+	m := AMD64.machine()
+	return m.pack(&row, wide)
+}
+
+// row returns what s says, with the return address where a call puts it; false if
+// nothing leads to the CFA.
+func (s *codeState) row() (frameState, bool) {
+	row := frameState{}
+	switch {
 	case s.framed() && s.fp >= 16:
 		row.cfaReg, row.cfaOff = x86RBP, int64(s.fp)
 	case s.sp != regUnknown:
@@ -365,7 +382,7 @@ func (s *codeState) rule(wide *wideSet) Rule {
 	case s.r10 != regUnknown:
 		row.cfaReg, row.cfaOff = encR10, int64(s.r10)
 	default:
-		return wide.rule(lost())
+		return row, false
 	}
 	row.ra = regRule{how: placeCFA, off: -8}
 	switch {
@@ -375,6 +392,5 @@ func (s *codeState) rule(wide *wideSet) Rule {
 	default:
 		row.fp.how = placeUndefined
 	}
-	m := AMD64.machine()
-	return m.pack(&row, wide)
+	return row, true
 }

@@ -137,6 +137,17 @@ func (s *codeState) returns() bool {
 // step changes s to what is known after in. It returns false if no compiler
 // does that.
 func (s *codeState) step(in *x86Inst) bool {
+	switch {
+	case !s.apply(in):
+		return false
+	case s.ra != 0:
+		return s.sp == 0 && in.op != x86Call && in.op != x86CallTo
+	}
+	return s.sp == regUnknown || s.sp >= 8 || s.root
+}
+
+// apply is step for code that may take its return address off the stack.
+func (s *codeState) apply(in *x86Inst) bool {
 	for n := range uint8(16) {
 		if in.writes>>n == 0 {
 			break
@@ -185,10 +196,7 @@ func (s *codeState) step(in *x86Inst) bool {
 	case x86Confusing:
 		return false
 	}
-	if s.ra != 0 {
-		return s.sp == 0 && in.op != x86Call && in.op != x86CallTo
-	}
-	return s.sp == regUnknown || s.sp >= 8 || s.root
+	return true
 }
 
 // pop loads a register from the top of the stack.

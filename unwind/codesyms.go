@@ -51,7 +51,7 @@ func findCode(o *objfile.Object, src *sources, known *first, gaps []gap) (rows, 
 	c := codeScan{read: syms.code, endless: syms.neverReturns, funcs: cover.bare, wide: &src.wide}
 	if find {
 		c.gap = func(pc uint64) uint64 { return gapEnd(gaps, pc) }
-		s := sweep{read: syms.code, add: c.add, left: maxSweep}
+		s := callSweep{read: syms.code, add: c.add, left: maxSweep}
 		known.rows(src, s.row)
 		s.row(1<<64-1, 0)
 		for _, r := range entryRows(known.entry) {
@@ -172,8 +172,9 @@ func (c *codeSyms) readNames(bare []codeFunc, all bool) {
 			return
 		}
 		i := sort.Search(len(bare), func(i int) bool { return bare[i].begin >= pc })
-		if i < len(bare) && bare[i].begin == pc && isPart(name) {
-			bare[i].part = true
+		if i < len(bare) && bare[i].begin == pc {
+			bare[i].part = bare[i].part || isPart(name)
+			bare[i].builtin = bare[i].builtin || isBuiltin(name)
 		}
 		// A program's own err may well return.
 		if neverReturnsC(name) && !bytes.Contains(name, []byte("err")) {

@@ -210,6 +210,7 @@ const (
 	bpfMapUnwCosts        = "unw_costs"
 	bpfMapUnwCounts0      = "unw_counts0"
 	bpfMapUnwCounts1      = "unw_counts1"
+	bpfMapUnwExecs        = "unw_execs"
 	bpfMapUnwFilter       = "unw_filter"
 	bpfMapUnwMaps         = "unw_maps"
 	bpfMapUnwProcs        = "unw_procs"
@@ -297,6 +298,7 @@ type bpfMapSpecs struct {
 	UnwCosts      *ebpf.MapSpec `ebpf:"unw_costs"`
 	UnwCounts0    *ebpf.MapSpec `ebpf:"unw_counts0"`
 	UnwCounts1    *ebpf.MapSpec `ebpf:"unw_counts1"`
+	UnwExecs      *ebpf.MapSpec `ebpf:"unw_execs"`
 	UnwFilter     *ebpf.MapSpec `ebpf:"unw_filter"`
 	UnwMaps       *ebpf.MapSpec `ebpf:"unw_maps"`
 	UnwProcs      *ebpf.MapSpec `ebpf:"unw_procs"`
@@ -352,6 +354,7 @@ type bpfMaps struct {
 	UnwCosts      *ebpf.Map `ebpf:"unw_costs"`
 	UnwCounts0    *ebpf.Map `ebpf:"unw_counts0"`
 	UnwCounts1    *ebpf.Map `ebpf:"unw_counts1"`
+	UnwExecs      *ebpf.Map `ebpf:"unw_execs"`
 	UnwFilter     *ebpf.Map `ebpf:"unw_filter"`
 	UnwMaps       *ebpf.Map `ebpf:"unw_maps"`
 	UnwProcs      *ebpf.Map `ebpf:"unw_procs"`
@@ -371,6 +374,7 @@ func (m *bpfMaps) Close() error {
 		m.UnwCosts,
 		m.UnwCounts0,
 		m.UnwCounts1,
+		m.UnwExecs,
 		m.UnwFilter,
 		m.UnwMaps,
 		m.UnwProcs,

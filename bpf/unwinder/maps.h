@@ -71,6 +71,15 @@ struct {
 	__type(value, struct unw_proc);
 } unw_procs SEC(".maps");
 
+/* When a process last began another program, CLOCK_MONOTONIC ns: mappings known
+ * from before are not its any more, whenever user space comes to publish them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64);
+} unw_execs SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);

@@ -83,9 +83,11 @@ type retired struct {
 
 // SetProcess publishes the executable mappings of a process, which are sorted
 // and do not overlap. They are written beside the old ones and then swapped in,
-// so that a walk sees one or the other.
-func (u *Unwinder) SetProcess(pid uint32, ms []Mapping) error {
-	if err := u.processes.set(pid, ms); err != nil {
+// so that a walk sees one or the other. since is when the process began to run
+// the program they are of, CLOCK_MONOTONIC ns; if it has begun another since then
+// nothing is published.
+func (u *Unwinder) SetProcess(pid uint32, since uint64, ms []Mapping) error {
+	if err := u.processes.set(pid, since, ms); err != nil {
 		return fmt.Errorf("publish the mappings of process %d: %w", pid, err)
 	}
 	return nil
@@ -114,10 +116,13 @@ func (u *Unwinder) HasProcess(pid uint32) bool {
 	return u.objs.UnwProcs.Lookup(pid, &p) == nil
 }
 
-func (a *processArena) set(pid uint32, ms []Mapping) error {
+func (a *processArena) set(pid uint32, since uint64, ms []Mapping) error {
 	entries := expand(ms)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.outdated(pid, since) {
+		return nil
+	}
 	e, err := a.alloc(uint32(len(entries)))
 	if err != nil {
 		// The old mappings must not be used for what is mapped now.
@@ -138,7 +143,17 @@ func (a *processArena) set(pid uint32, ms []Mapping) error {
 	}
 	a.retire(pid)
 	a.extents[pid] = e
+	if a.outdated(pid, since) { // meanwhile: the program may have deleted too early
+		return a.drop(pid)
+	}
 	return nil
+}
+
+// outdated reports whether a process has begun another program after since. Before
+// Linux 6.10 the kernel does not tell in time, see unw_prepare_exec.
+func (a *processArena) outdated(pid uint32, since uint64) bool {
+	var last uint64
+	return a.u.objs.UnwExecs.Lookup(pid, &last) == nil && last > since
 }
 
 func (e extent) proc(flags uint32) *bpfUnwProc {

@@ -320,6 +320,10 @@ static __always_inline int forget_process(void)
 SEC("raw_tp/sched_prepare_exec")
 int unw_prepare_exec(void *ctx)
 {
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u64 now = bpf_ktime_get_ns();
+
+	bpf_map_update_elem(&unw_execs, &tgid, &now, 0); /* before what it is about goes */
 	return forget_process();
 }
 
@@ -334,6 +338,7 @@ int unw_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (void *)ctx->args[0];
 	struct signal_struct *signal = NULL;
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	s32 live = 0;
 
 	READ_FIELD(signal, task, signal);
@@ -342,6 +347,7 @@ int unw_exit(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	/* It stays in unw_filter until user space takes it out: from 6.16 on the
 	 * tracepoint comes before the address space is torn down. */
+	bpf_map_delete_elem(&unw_execs, &tgid);
 	return forget_process();
 }
 

@@ -176,6 +176,7 @@ func (u *Unwinder) size(spec *ebpf.CollectionSpec, cpus int) {
 	spec.Maps[bpfMapUnwRaws].MaxEntries = uint32(min(max(ceilPow2(cpus*rawBytesPerCPU), 1<<21), 1<<26))
 	spec.Maps[bpfMapUnwProcs].MaxEntries = uint32(u.cfg.MaxProcesses)
 	spec.Maps[bpfMapUnwFilter].MaxEntries = uint32(u.cfg.MaxProcesses)
+	spec.Maps[bpfMapUnwExecs].MaxEntries = uint32(u.cfg.MaxProcesses)
 	sizeCosts(spec.Maps[bpfMapUnwCosts], u.cfg.Measure)
 }
 

@@ -54,7 +54,7 @@ func Lowflame() Rules {
 			"process":             ground,
 			"unwind":              ground,
 			"symbolize/...":       append([]string{"symbolize/..."}, ground...),
-			"interp/...":          append([]string{"interp"}, names...),
+			"interp/...":          append([]string{"interp", "unwind"}, names...),
 			"bpf/unwinder":        {"stack", "unwind", "interp/..."},
 			"pprofexport":         {"process", "stack", "symbolize"},
 			"pprofexport/...":     {"pprofexport"},
@@ -73,7 +73,7 @@ func Lowflame() Rules {
 			"internal/unwindcheck": {"stack", "objfile", "unwind", "internal/readelf"},
 			"internal/gen/...":     nil,
 
-			"internal/kernelmatrix/...": {"benchmarks/..."},
+			"internal/kernelmatrix/...": {"benchmarks/...", "pprofexport"},
 		},
 		Homes: map[string][]string{
 			"github.com/cilium/ebpf":              {"bpf/unwinder"},
