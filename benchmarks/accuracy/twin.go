@@ -16,8 +16,8 @@ type Twins struct {
 	// Short counts those of which the copy of the stack held only the first
 	// frames, which are equal.
 	Short int64
-	// Untold counts samples of processes or files the program did not know yet:
-	// the walk in Go has no twin.
+	// Untold counts samples of processes, mappings or files the program did not
+	// know yet. Its frames, as far as they go, are equal.
 	Untold int64
 	// Differ counts all others, by what differs.
 	Differ map[string]int64
@@ -27,7 +27,7 @@ type Twins struct {
 func (t *Twins) Add(bpf, walked *stack.Sample) {
 	n := len(walked.User)
 	switch {
-	case bpf.Stop == stack.StopNoProc || bpf.Stop == stack.StopTableMissing:
+	case untold(bpf.Stop) && len(bpf.User) <= n && slices.Equal(bpf.User, walked.User[:len(bpf.User)]) && bpf.Stop != walked.Stop:
 		t.Untold++
 	case bpf.Stop == walked.Stop && slices.Equal(bpf.User, walked.User) && slices.Equal(bpf.Interrupted, walked.Interrupted):
 		t.Compared++
@@ -40,6 +40,11 @@ func (t *Twins) Add(bpf, walked *stack.Sample) {
 		}
 		t.Differ[difference(bpf, walked)]++
 	}
+}
+
+// untold reports whether a stop may be for want of what user space knows by now.
+func untold(s stack.Stop) bool {
+	return s == stack.StopNoProc || s == stack.StopTableMissing || s == stack.StopNoMapping || s == stack.StopNoRule
 }
 
 // below returns the numbers of an ascending list that are less than n.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -110,9 +111,18 @@ func (b *bench) clang(ctx context.Context) error {
 	} else if err := wait(); err != nil {
 		return err
 	}
+	known, err := libraries(ctx, "clang++-19")
+	if err != nil {
+		return err
+	}
+	cold, err := b.sampleWhole(ctx, agent.Config{Frequency: costHz / 3}, nil, command...)
+	if err != nil {
+		return err
+	}
+	b.Line("clang, never seen before: %.2f %% END, walk %.0f ns/frame", cold.end(), cold.costs.Frame.Quantile(0.5))
 	var frame, total, end, depth []float64
 	for range b.runs {
-		s, err := b.sampleWhole(ctx, agent.Config{Frequency: costHz / 3}, command...)
+		s, err := b.sampleWhole(ctx, agent.Config{Frequency: costHz / 3}, known, command...)
 		if err != nil {
 			return err
 		}
@@ -121,7 +131,7 @@ func (b *bench) clang(ctx context.Context) error {
 		}
 		frame = append(frame, s.costs.Frame.Quantile(0.5))
 		total = append(total, s.costs.Sample.Quantile(0.5))
-		end = append(end, 100*float64(s.complete)/float64(s.user))
+		end = append(end, s.end())
 		depth = append(depth, float64(s.costs.Walk.Frames)/float64(s.costs.Walk.N))
 	}
 	b.Line("clang: %.1f frames a sample; runs ns/frame %s; µs/sample %s; %% END %s", median(depth), list(frame), list(scale(total, 1e-3)), list(end))
@@ -129,6 +139,31 @@ func (b *bench) clang(ctx context.Context) error {
 	b.Demand("clang, whole sample", median(total), maxClangTotal, false, "ns")
 	b.Demand("clang, END", median(end), minClangEnd, true, "%")
 	return nil
+}
+
+// end is the share of stacks walked to the outermost frame, in %.
+func (s *sampled) end() float64 { return 100 * float64(s.complete) / float64(max(s.user, 1)) }
+
+// libraries lists a program's file and the libraries it is linked with.
+func libraries(ctx context.Context, program string) ([]string, error) {
+	path, err := exec.LookPath(program)
+	if err != nil {
+		return nil, err
+	}
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return nil, err
+	}
+	out, err := exec.CommandContext(ctx, "ldd", path).Output()
+	if err != nil {
+		return nil, fmt.Errorf("ldd %s: %w", path, err)
+	}
+	files := []string{path}
+	for _, word := range strings.Fields(string(out)) {
+		if strings.HasPrefix(word, "/") {
+			files = append(files, word)
+		}
+	}
+	return files, nil
 }
 
 func scale(values []float64, by float64) []float64 {

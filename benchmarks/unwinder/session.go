@@ -40,7 +40,7 @@ func (b *bench) sampleRunning(ctx context.Context, cfg agent.Config, baseline in
 			cfg.PIDs = append(cfg.PIDs, uint32(cmd.Process.Pid))
 		}
 	}
-	return b.sample(ctx, cfg, func() error {
+	return b.sample(ctx, cfg, nil, func() error {
 		var errs []error
 		for _, wait := range waits {
 			errs = append(errs, wait())
@@ -49,10 +49,11 @@ func (b *bench) sampleRunning(ctx context.Context, cfg agent.Config, baseline in
 	})
 }
 
-// sampleWhole samples a program from its first instruction to its last.
-func (b *bench) sampleWhole(ctx context.Context, cfg agent.Config, command ...string) (*sampled, error) {
+// sampleWhole samples a program from its first instruction to its last. Tables of the
+// files in known are made before.
+func (b *bench) sampleWhole(ctx context.Context, cfg agent.Config, known []string, command ...string) (*sampled, error) {
 	cfg.PIDs, cfg.Follow = []uint32{uint32(os.Getpid())}, true
-	return b.sample(ctx, cfg, func() error {
+	return b.sample(ctx, cfg, known, func() error {
 		_, wait, err := b.start(ctx, command)
 		if err != nil {
 			return err
@@ -62,7 +63,7 @@ func (b *bench) sampleWhole(ctx context.Context, cfg agent.Config, command ...st
 }
 
 // sample runs a session until done returns.
-func (b *bench) sample(ctx context.Context, cfg agent.Config, done func() error) (*sampled, error) {
+func (b *bench) sample(ctx context.Context, cfg agent.Config, known []string, done func() error) (*sampled, error) {
 	cfg.Measure, cfg.Window = true, time.Second
 	began := time.Now()
 	session, err := agent.Open(ctx, cfg)
@@ -70,6 +71,9 @@ func (b *bench) sample(ctx context.Context, cfg agent.Config, done func() error)
 		return nil, err
 	}
 	s := &sampled{load: session.LoadTime(), open: time.Since(began), instructions: session.VerifiedInstructions()}
+	for _, path := range known {
+		session.Preload(path)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan error, 1)

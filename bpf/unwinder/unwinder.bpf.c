@@ -224,6 +224,9 @@ static __always_inline void sample(struct bpf_perf_event_data *ctx, struct unw_s
 		stop = walk_user(s, pid_tgid >> 32);
 		add_walk_cost(s, began);
 	}
+	/* The outermost kernel frames may be missing. */
+	if (s->kernel_n >= UNW_MAX_KERNEL && (stop == UNW_STOP_END || stop == UNW_STOP_KTHREAD))
+		stop = UNW_STOP_TOO_DEEP;
 	stats->stops[stop & 15]++;
 	stats->frames += s->user_n;
 	stats->refills += s->refills;

@@ -31,6 +31,8 @@ type recordCmd struct {
 	Follow        *bool         `negatable:"" help:"Record child processes too (on with -- CMD, off with -p)."`
 	Threads       bool          `help:"Tell threads apart: adds the label tid."`
 	ExcludeKernel bool          `help:"Leave kernel stacks out."`
+	ExcludeIdle   bool          `negatable:"" default:"true" help:"Leave idle CPUs out (on)."`
+	Cgroup        []string      `sep:"," placeholder:"DIR,…" help:"Record only what is in these cgroups or below: directories of the cgroup v2 hierarchy, at most 16."`
 	Self          bool          `help:"Record lowflame itself too."`
 	Top           int           `default:"10" placeholder:"N" help:"Functions to list at the end (${default})."`
 	Quiet         bool          `short:"q" help:"No progress, no list of functions."`
@@ -62,13 +64,13 @@ func (c *recordCmd) check() (file.Format, error) {
 		c.Command = c.Command[1:]
 	}
 	chosen := 0
-	for _, is := range []bool{c.All, len(c.PID) > 0, len(c.Command) > 0} {
+	for _, is := range []bool{c.All || len(c.Cgroup) > 0 && len(c.PID)+len(c.Command) == 0, len(c.PID) > 0, len(c.Command) > 0} {
 		if is {
 			chosen++
 		}
 	}
 	if chosen != 1 {
-		return "", errors.New("say what to record, one of: -a for the whole machine, -p PID, or -- CMD")
+		return "", errors.New("say what to record, one of: -a for the whole machine, -p PID, --cgroup DIR, or -- CMD")
 	}
 	if c.Frequency < 1 || c.Frequency > 100_000 {
 		return "", fmt.Errorf("-F %d: give 1 to 100000 samples a second", c.Frequency)
@@ -111,7 +113,7 @@ func (c *recordCmd) record(format file.Format) error {
 	defer cancel()
 	context.AfterFunc(ctx, cancel) // a second Ctrl-C ends lowflame as it is
 	cfg := agent.Config{
-		Frequency: c.Frequency, Event: unwinder.Event(c.Event), Window: window, PIDs: c.PID, Threads: c.Threads, NoKernel: c.ExcludeKernel, Self: c.Self,
+		Frequency: c.Frequency, Event: unwinder.Event(c.Event), Window: window, PIDs: c.PID, Threads: c.Threads, NoKernel: c.ExcludeKernel, Idle: !c.ExcludeIdle, Cgroups: c.Cgroup, Self: c.Self,
 		Follow: c.Follow != nil && *c.Follow, Logger: newLogger(c.LogLevel),
 	}
 	var cmd *child
