@@ -48,7 +48,7 @@ func (b *bench) deep(ctx context.Context) error {
 		var frames, kernelFrames float64
 		for run := range b.runs {
 			on := []string{fmt.Sprint(run % 2), fmt.Sprint(1 - run%2)}
-			s, err := b.sampleRunning(ctx, agent.Config{Frequency: costHz}, 1,
+			s, err := b.sampleRunning(ctx, agent.Config{Frequency: costHz, Measure: true}, 1,
 				[]string{"taskset", "-c", on[0], plain, costSeconds, depth},
 				[]string{"taskset", "-c", on[1], framed, costSeconds, depth})
 			if err != nil {
@@ -115,14 +115,14 @@ func (b *bench) clang(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cold, err := b.sampleWhole(ctx, agent.Config{Frequency: costHz / 3}, nil, command...)
+	cold, err := b.sampleWhole(ctx, agent.Config{Frequency: costHz / 3, Measure: true}, nil, command...)
 	if err != nil {
 		return err
 	}
 	b.Line("clang, never seen before: %.2f %% END, walk %.0f ns/frame", cold.end(), cold.costs.Frame.Quantile(0.5))
 	var frame, total, end, depth []float64
 	for range b.runs {
-		s, err := b.sampleWhole(ctx, agent.Config{Frequency: costHz / 3}, known, command...)
+		s, err := b.sampleWhole(ctx, agent.Config{Frequency: costHz / 3, Measure: true}, known, command...)
 		if err != nil {
 			return err
 		}
@@ -174,24 +174,25 @@ func scale(values []float64, by float64) []float64 {
 	return scaled
 }
 
-const clangFunctions = 70
+const clangFunctions = 450
 
-// largeSource is C++ that keeps every part of a compiler busy: templates, inlining,
-// loops to vectorize, exceptions.
+// largeSource is C++ of many functions that keep every part of a compiler busy:
+// templates, inlining, loops to vectorize, switches, virtual calls.
 func largeSource(functions int) string {
 	var s strings.Builder
-	s.WriteString("#include <algorithm>\n#include <map>\n#include <stdexcept>\n#include <string>\n#include <vector>\n" +
-		"template <int N> struct step { static long go(long x) { return step<N - 1>::go(x * N + (x >> 3)); } };\n" +
-		"template <> struct step<0> { static long go(long x) { return x; } };\n")
+	s.WriteString("template <int N> struct step { static long go(long x) { return step<N - 1>::go(x * N + (x >> 3)); } };\n" +
+		"template <> struct step<0> { static long go(long x) { return x; } };\n" +
+		"struct shape { virtual long area(long) const = 0; virtual ~shape() {} };\n" +
+		"extern long table[4096]; extern const shape *shapes[64];\n")
 	for i := range functions {
-		fmt.Fprintf(&s, `long work%[1]d(std::vector<long> &v, std::map<std::string, long> &m, long n) {
-	if (n < %[1]d) throw std::out_of_range("work%[1]d");
-	for (long i = 0; i < n; i++) v.push_back(step<%[2]d>::go(i ^ n));
-	std::sort(v.begin(), v.end(), [](long a, long b) { return (a ^ %[1]d) < (b ^ %[1]d); });
-	switch (n %% 7) { case 1: m["a%[1]d"] += n; break; case 2: m["b"] -= v[n / 2]; break; case 5: v.erase(v.begin()); break; default: m.clear(); }
-	return std::count_if(v.begin(), v.end(), [&](long x) { return x %% %[3]d == 1; }) + (long)m.size();
+		fmt.Fprintf(&s, `struct shape%[1]d : shape { long n = %[1]d; long area(long x) const override { return step<%[2]d>::go(x + n); } };
+long work%[1]d(long n, double scale) {
+	long sum = 0;
+	for (long i = 0; i < n; i++) sum += table[(i * %[3]d) & 4095] * i + (long)(scale * i);
+	switch (n %% 7) { case 1: sum += shapes[%[4]d]->area(n); break; case 2: sum -= table[n & 7]; break; case 5: sum ^= step<%[2]d>::go(n); break; default: sum *= 3; }
+	return shape%[1]d().area(sum) + (n > %[1]d ? table[n & 63] : 0);
 }
-`, i, 4+i%13, 3+i%11)
+`, i, 4+i%13, 3+i%11, i%64)
 	}
 	return s.String()
 }

@@ -64,7 +64,7 @@ func (b *bench) sampleWhole(ctx context.Context, cfg agent.Config, known []strin
 
 // sample runs a session until done returns.
 func (b *bench) sample(ctx context.Context, cfg agent.Config, known []string, done func() error) (*sampled, error) {
-	cfg.Measure, cfg.Window = true, time.Second
+	cfg.Window = time.Second
 	began := time.Now()
 	session, err := agent.Open(ctx, cfg)
 	if err != nil {
@@ -87,7 +87,7 @@ func (b *bench) sample(ctx context.Context, cfg agent.Config, known []string, do
 	if err == nil {
 		err = <-ended
 	}
-	if err == nil {
+	if err == nil && cfg.Measure {
 		s.costs, err = session.Costs()
 	}
 	return s, errors.Join(err, session.Close())

@@ -46,8 +46,6 @@ func accounted(t *testing.T) int64 {
 	return total
 }
 
-// TestMapMemory holds the formula to what the kernel accounts, and says what it
-// gives for other machines.
 // accountsMemory reports whether the kernel says what maps really take (kernel:
 // 90a5527d7686 "bpf: add new map ops ->map_mem_usage").
 func accountsMemory(t *testing.T) bool {
@@ -60,6 +58,8 @@ func accountsMemory(t *testing.T) bool {
 	return v >= version6_4
 }
 
+// TestMapMemory holds the formula to what the kernel accounts, and says what it
+// gives for other machines.
 func TestMapMemory(t *testing.T) {
 	online, err := OnlineCPUs()
 	if err != nil {

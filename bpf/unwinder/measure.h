@@ -22,25 +22,18 @@ static __always_inline u64 cost_now(void)
 	return cfg_measure ? bpf_ktime_get_ns() : 0;
 }
 
-static __always_inline void add_walk_cost(struct unw_state *s, u64 began)
+/* Adds what a sample cost, whose walk took from walk to walked. Nothing is added
+ * before it is over, so that it does not pay for that. */
+static __always_inline void add_costs(struct unw_state *s, u64 walk, u64 walked)
 {
-	u64 ns;
+	u64 ns = walked - walk, all;
 
-	if (!cfg_measure)
+	if (!cfg_measure || !walked)
 		return;
-	ns = bpf_ktime_get_ns() - began;
+	all = bpf_ktime_get_ns() - s->time;
 	add_cost(UNW_COST_WALK, ns, ns / 16, s->user_n);
 	add_cost(UNW_COST_FRAME, ns, ns / (s->user_n | !s->user_n), s->user_n);
-}
-
-static __always_inline void add_sample_cost(struct unw_state *s, u64 began)
-{
-	u64 ns;
-
-	if (!cfg_measure)
-		return;
-	ns = bpf_ktime_get_ns() - began;
-	add_cost(UNW_COST_SAMPLE, ns, ns / 16, s->user_n);
+	add_cost(UNW_COST_SAMPLE, all, all / 16, s->user_n);
 }
 
 /* Has the kernel walk the user stack by frame pointers, and times it. */

@@ -207,7 +207,7 @@ static __always_inline void sample(struct bpf_perf_event_data *ctx, struct unw_s
 				   struct unw_stats *stats, u32 parity)
 {
 	struct unw_raw_buffer *raw = bpf_map_lookup_elem(&unw_raw_buffers, &zero);
-	u64 pid_tgid = bpf_get_current_pid_tgid(), ip = SAMPLE_IP(ctx), began;
+	u64 pid_tgid = bpf_get_current_pid_tgid(), ip = SAMPLE_IP(ctx), walk = 0, walked = 0;
 	u32 stop = UNW_STOP_KTHREAD;
 	struct unw_key key = {};
 
@@ -220,9 +220,9 @@ static __always_inline void sample(struct bpf_perf_event_data *ctx, struct unw_s
 	if (!load_user_regs(ctx, s, ip)) {
 		if (cfg_compare)
 			keep_regs(s, raw);
-		began = cost_now();
+		walk = cost_now();
 		stop = walk_user(s, pid_tgid >> 32);
-		add_walk_cost(s, began);
+		walked = cost_now();
 	}
 	/* The outermost kernel frames may be missing. */
 	if (s->kernel_n >= UNW_MAX_KERNEL && (stop == UNW_STOP_END || stop == UNW_STOP_KTHREAD))
@@ -244,8 +244,7 @@ static __always_inline void sample(struct bpf_perf_event_data *ctx, struct unw_s
 	}
 	key.hash = mix(s->hash ^ key.hash, stop);
 	count(s, stats, &key, parity);
-	if (stop != UNW_STOP_KTHREAD)
-		add_sample_cost(s, s->time);
+	add_costs(s, walk, walked);
 }
 
 SEC("perf_event")
