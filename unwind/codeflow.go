@@ -215,22 +215,8 @@ func (f *codeFlow) arrive(p *flowPath) (again, ok bool) {
 	}
 	old := f.states[c.state-1]
 	if !old.fits(&p.state) {
-		if f.trial != nil && !(f.stubs && c.guess && old.framed() && old.fp == p.state.fp) {
-			return false, false
-		}
-		// What follows a call that never returns may be another block.
-		switch {
-		case f.trial != nil:
-		case p.after:
-			f.kill(p.call)
-			return false, true
-		case c.after:
-			f.kill(c.call)
-			return false, false
-		}
-		// With a frame pointer the depth is anything: arrays of variable size.
-		if !old.framed() || old.fp != p.state.fp {
-			return false, false
+		if join, ok := f.differ(p, c, &old); !join {
+			return false, ok
 		}
 	}
 	both := old.meet(p.state)
@@ -244,6 +230,27 @@ func (f *codeFlow) arrive(p *flowPath) (again, ok bool) {
 	c.state = p.num + 1
 	c.after = c.after && p.after
 	return true, true
+}
+
+// differ handles a path that comes to c with the stack at another depth than in old.
+// It returns whether the two may be joined all the same, and if not, whether that is
+// no contradiction.
+func (f *codeFlow) differ(p *flowPath, c *flowCell, old *codeState) (join, ok bool) {
+	// With a frame pointer the depth is anything: arrays of variable size.
+	framed := old.framed() && old.fp == p.state.fp
+	if f.trial != nil {
+		return framed && f.stubs && c.guess, false
+	}
+	// What follows a call that never returns may be another block.
+	switch {
+	case p.after:
+		f.kill(p.call)
+		return false, true
+	case c.after:
+		f.kill(c.call)
+		return false, false
+	}
+	return framed, false
 }
 
 // agree notes that a guess is borne out.
@@ -277,15 +284,7 @@ func (f *codeFlow) flow(p *flowPath, next uint32) (on, ok bool) {
 	target := f.begin + uint64(next) + uint64(int64(in.imm))
 	switch in.op {
 	case x86Ret:
-		f.returned = true
-		f.agree(&p.state)
-		f.cleanRet = f.cleanRet || p.state.sp == 8 && f.trial == nil
-		f.blindRet = f.blindRet || p.state.sp == regUnknown
-		ok := (p.state.sp == 8 || p.state.sp == regUnknown) && !p.state.root
-		if !ok && p.calls && f.trial == nil {
-			f.kill(p.call) // we should not be here
-		}
-		return false, ok
+		return false, f.ret(p)
 	case x86Trap:
 		return false, true
 	case x86Jmp:
@@ -297,15 +296,9 @@ func (f *codeFlow) flow(p *flowPath, next uint32) (on, ok bool) {
 		}
 		return false, true
 	case x86Jcc:
-		fall := p.state
-		if p.probe {
-			p.state.sp, fall.sp = regUnknown, p.state.r11
-			p.num = f.intern(p.state)
-		}
-		if !f.jump(p, target) {
+		if !f.branch(p, target) {
 			return false, false
 		}
-		p.set(f, fall)
 	case x86Call, x86CallTo:
 		if in.op == x86Call && in.imm == 0 { // call 1f; 1: pop %reg
 			after, ok := decodeX86(f.code[next:])
@@ -315,23 +308,60 @@ func (f *codeFlow) flow(p *flowPath, next uint32) (on, ok bool) {
 		}
 		return f.call(p, target), true
 	default:
-		s := p.state
-		if !p.step(&s) {
+		if !f.plain(p, target) {
 			return false, false
 		}
-		if s.root && !p.state.root {
-			f.rooted = true
-			s.root = !f.noRoots
-		}
-		if to := in.takes(target); to != 0 && f.trial == nil {
-			f.refs = append(f.refs, to)
-		}
-		p.set(f, s)
 	}
 	if in.op != x86Nop {
 		p.after = false
 	}
 	return true, true
+}
+
+// ret ends the path at a return. It returns false if that does not find the stack as
+// the call left it.
+func (f *codeFlow) ret(p *flowPath) bool {
+	f.returned = true
+	f.agree(&p.state)
+	f.cleanRet = f.cleanRet || p.state.sp == 8 && f.trial == nil
+	f.blindRet = f.blindRet || p.state.sp == regUnknown
+	ok := (p.state.sp == 8 || p.state.sp == regUnknown) && !p.state.root
+	if !ok && p.calls && f.trial == nil {
+		f.kill(p.call) // we should not be here
+	}
+	return ok
+}
+
+// branch goes past a conditional jump.
+func (f *codeFlow) branch(p *flowPath, target uint64) bool {
+	fall := p.state
+	if p.probe {
+		p.state.sp, fall.sp = regUnknown, p.state.r11
+		p.num = f.intern(p.state)
+	}
+	if !f.jump(p, target) {
+		return false
+	}
+	p.set(f, fall)
+	return true
+}
+
+// plain goes past an instruction that leads nowhere else. target is its immediate
+// relative to the next.
+func (f *codeFlow) plain(p *flowPath, target uint64) bool {
+	s := p.state
+	if !p.step(&s) {
+		return false
+	}
+	if s.root && !p.state.root {
+		f.rooted = true
+		s.root = !f.noRoots
+	}
+	if to := p.inst.takes(target); to != 0 && f.trial == nil {
+		f.refs = append(f.refs, to)
+	}
+	p.set(f, s)
+	return true
 }
 
 // call goes past a call. It returns whether the path goes on there.

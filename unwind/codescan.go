@@ -99,6 +99,19 @@ func (c *codeScan) run() (rows, small []span) {
 	c.flow.noReturn, c.flow.entry, c.flow.function = c.noReturn, c.entry, c.isFunction
 	visit := c.visit
 	c.visit = nil
+	c.settle()
+	if c.visit = visit; visit != nil {
+		for i := range c.funcs {
+			if f := &c.funcs[i]; f.ok && !f.pending {
+				c.function(i)
+			}
+		}
+	}
+	return c.results()
+}
+
+// settle looks at functions until nothing new is found, or as often as it may.
+func (c *codeScan) settle() {
 	// Those that cannot return go first, since others call them.
 	for i := range c.funcs {
 		f := &c.funcs[i]
@@ -120,13 +133,10 @@ func (c *codeScan) run() (rows, small []span) {
 			break
 		}
 	}
-	if c.visit = visit; visit != nil {
-		for i := range c.funcs {
-			if f := &c.funcs[i]; f.ok && !f.pending {
-				c.function(i)
-			}
-		}
-	}
+}
+
+// results returns what run does.
+func (c *codeScan) results() (rows, small []span) {
 	for i := range c.funcs {
 		switch f := &c.funcs[i]; {
 		case f.ok && !f.pending:
