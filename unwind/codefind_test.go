@@ -2,7 +2,11 @@
 
 package unwind
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/lowflame/lowflame/internal/testutil"
+)
 
 // TestFindFunctionsGuess: an address that is taken is a function only if what is
 // there returns as one does.
@@ -45,7 +49,7 @@ func TestFindFunctionsOracle(t *testing.T) {
 			path := library(t, tt.path)
 			o := newCodeOracle(t, path)
 			src := elfSources(t, path)
-			exports := codeSyms{o: openObject(t, path), segEnd: src.code}
+			exports := codeSyms{o: testutil.OpenObject(t, path), segEnd: src.code}
 			exports.read(src.segs)
 			exported := map[uint64]bool{uint64(exports.o.Entry): true}
 			for _, f := range exports.funcs {

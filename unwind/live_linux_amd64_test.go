@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lowflame/lowflame/internal/testutil"
 	"github.com/lowflame/lowflame/objfile"
 	"github.com/lowflame/lowflame/stack"
 )
@@ -127,20 +128,10 @@ func (l *live) object(m *liveMap) *objfile.Object {
 		}
 		return o
 	}
-	f, err := os.Open(m.path)
-	if err != nil {
+	if _, err := os.Stat(m.path); err != nil {
 		return nil
 	}
-	l.t.Cleanup(func() { f.Close() })
-	st, err := f.Stat()
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	o, err := objfile.Open(f, st.Size())
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	return o
+	return testutil.OpenObject(l.t, m.path)
 }
 
 // Word implements Memory.
