@@ -95,16 +95,22 @@ func (f *codeFlow) follow(seeds []flowEdge) bool {
 
 // reset forgets what was found.
 func (f *codeFlow) reset() {
-	if cap(f.at) < len(f.code) {
-		f.at = make([]flowCell, len(f.code))
-	}
-	f.at = f.at[:len(f.code)]
-	clear(f.at)
+	f.at = zeroed(f.at, len(f.code))
 	f.states = f.states[:0]
 	clear(f.index)
 	f.work, f.exits, f.calls, f.switches = f.work[:0], f.exits[:0], f.calls[:0], f.switches[:0]
 	f.refs, f.cleanRet, f.blindRet = f.refs[:0], false, false
 	f.returned, f.trial, f.rooted = false, nil, false
+}
+
+// zeroed returns n zero values, in the memory of s if there is room.
+func zeroed[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n)
+	}
+	s = s[:n]
+	clear(s)
+	return s
 }
 
 func (f *codeFlow) push(off, state uint32) {
