@@ -10,28 +10,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/lowflame/lowflame/internal/testutil"
 	"github.com/lowflame/lowflame/objfile"
 	"github.com/lowflame/lowflame/stack"
 	"github.com/lowflame/lowflame/symbolize"
 )
-
-func openObject(t *testing.T, path string) *objfile.Object {
-	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	info, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	o, err := objfile.Open(f, info.Size())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return o
-}
 
 // TestOpenDebug strips a program as distributions do and names its functions by what
 // was stripped.
@@ -52,7 +35,7 @@ func TestOpenDebug(t *testing.T) {
 		}
 	}
 	run(source, "gcc", "-O1", "-xc", "-Wl,--build-id=0x"+id, "-o", program, "-")
-	whole := openObject(t, program)
+	whole := testutil.OpenObject(t, program)
 	hidden := addressOf(t, whole, "hidden")
 	if _, _, err := openDebug(dir, whole); !errors.Is(err, objfile.ErrNotFound) {
 		t.Errorf("of a program with symbols: %v", err)
@@ -60,7 +43,7 @@ func TestOpenDebug(t *testing.T) {
 	stripped := filepath.Join(dir, "stripped")
 	run("", "objcopy", "--only-keep-debug", program, debug)
 	run("", "strip", "-o", stripped, program)
-	object := openObject(t, stripped)
+	object := testutil.OpenObject(t, stripped)
 	handle, symbols, err := openDebug(dir, object)
 	if err != nil {
 		t.Fatal(err)

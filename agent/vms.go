@@ -191,12 +191,7 @@ func (vs *vms) stale() []*vm {
 // tick begins what is due and gives back what is not used any more. It returns the
 // samples that have waited long enough, and when to call it again.
 func (vs *vms) tick(now time.Time) (late []*unwinder.RawSample, again time.Duration) {
-	vs.mu.Lock()
-	for _, v := range vs.byImage {
-		v.used = v.used || vs.samples[v.proc.PID]
-	}
-	clear(vs.samples)
-	vs.mu.Unlock()
+	vs.markUsed()
 	again = time.Second
 	for id, v := range vs.byImage {
 		switch {
@@ -220,6 +215,16 @@ func (vs *vms) tick(now time.Time) (late []*unwinder.RawSample, again time.Durat
 	}
 	vs.reclaim(now)
 	return late, again
+}
+
+// markUsed marks the virtual machines that have been sampled since the last tick.
+func (vs *vms) markUsed() {
+	vs.mu.Lock()
+	defer vs.mu.Unlock()
+	for _, v := range vs.byImage {
+		v.used = v.used || vs.samples[v.proc.PID]
+	}
+	clear(vs.samples)
 }
 
 // retire notes that an image has ended. Its last samples are still to be walked.

@@ -17,26 +17,17 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/lowflame/lowflame/internal/testutil"
 	"github.com/lowflame/lowflame/objfile"
 	"github.com/lowflame/lowflame/stack"
 )
 
 func open(tb testing.TB, path string) *Binary {
 	tb.Helper()
-	f, err := os.Open(path)
-	if err != nil {
+	if _, err := os.Stat(path); err != nil {
 		tb.Skip(err)
 	}
-	tb.Cleanup(func() { f.Close() })
-	st, err := f.Stat()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	o, err := objfile.Open(f, st.Size())
-	if err != nil {
-		tb.Fatalf("open %s: %v", path, err)
-	}
-	return &Binary{ID: path, Object: o}
+	return &Binary{ID: path, Object: testutil.OpenObject(tb, path)}
 }
 
 func run(tb testing.TB, stdin, name string, args ...string) string {
@@ -229,15 +220,7 @@ func TestSameFileOpenedAgain(t *testing.T) {
 	}
 	s := New(Config{LocationBytes: 1})
 	for range 3 {
-		f, err := os.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		st, err := f.Stat()
-		if err != nil {
-			t.Fatal(err)
-		}
-		o, err := objfile.Open(f, st.Size())
+		o, f, err := objfile.OpenFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -250,15 +233,11 @@ func TestSameFileOpenedAgain(t *testing.T) {
 }
 
 func TestUnreadableFileIsTriedAgainLater(t *testing.T) {
-	f, err := os.Open("/usr/bin/true")
-	if err != nil {
+	path := "/usr/bin/true"
+	if _, err := os.Stat(path); err != nil {
 		t.Skip(err)
 	}
-	st, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	o, err := objfile.Open(f, st.Size())
+	o, f, err := objfile.OpenFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}

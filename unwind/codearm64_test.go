@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/lowflame/lowflame/internal/testutil"
 	"github.com/lowflame/lowflame/stack"
 )
 
@@ -43,7 +44,7 @@ func TestScanARM64(t *testing.T) {
 	for _, flags := range [][]string{
 		{"-O2"}, {"-Os"}, {"-O1", "-fno-omit-frame-pointer"}, {"-O2", "-mbranch-protection=standard"}, {"-O3", "-fomit-frame-pointer"},
 	} {
-		o := openObject(t, armLibrary(t, gcc, flags))
+		o := testutil.OpenObject(t, armLibrary(t, gcc, flags))
 		table, err := Build(o)
 		if err != nil {
 			t.Fatal(err)

@@ -3,11 +3,10 @@
 package unwind
 
 import (
-	"os"
 	"sort"
 	"testing"
 
-	"github.com/lowflame/lowflame/objfile"
+	"github.com/lowflame/lowflame/internal/testutil"
 )
 
 // codeOracle is what call frame information says of a file's functions.
@@ -42,7 +41,7 @@ func newCodeOracle(tb testing.TB, path string) *codeOracle {
 	})
 	hdr := parseHdr(src.eh.hdr, src.eh.hdrAddr, src.eh.addr)
 	c.run(hdr)
-	known := &codeSyms{o: openObject(tb, path), segEnd: src.code}
+	known := &codeSyms{o: testutil.OpenObject(tb, path), segEnd: src.code}
 	known.read(src.segs)
 	o.scan.read, o.scan.endless, o.scan.wide = known.code, known.neverReturns, &wideSet{}
 	for i := range hdr.n {
@@ -72,25 +71,6 @@ func (o *codeOracle) begins(pc uint64) bool {
 		}
 	}
 	return true
-}
-
-// openObject opens a file for the duration of a test.
-func openObject(tb testing.TB, path string) *objfile.Object {
-	tb.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { f.Close() })
-	st, err := f.Stat()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	o, err := objfile.Open(f, st.Size())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return o
 }
 
 // at returns the row for pc.

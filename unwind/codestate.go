@@ -148,14 +148,7 @@ func (s *codeState) step(in *x86Inst) bool {
 
 // apply is step for code that may take its return address off the stack.
 func (s *codeState) apply(in *x86Inst) bool {
-	for n := range uint8(16) {
-		if in.writes>>n == 0 {
-			break
-		}
-		if in.writes>>n&1 != 0 {
-			s.set(n, regUnknown)
-		}
-	}
+	s.clobber(in.writes)
 	switch in.op {
 	case x86Push:
 		if s.ra != 0 && s.ra == in.reg+1 && s.sp == 0 {
@@ -163,9 +156,7 @@ func (s *codeState) apply(in *x86Inst) bool {
 			return true
 		}
 		s.set(encRSP, plus(s.sp, -8))
-		if in.reg == encRBP && s.fp == regCaller && s.sp != regUnknown && s.saved == 0 {
-			s.saved = s.sp
-		}
+		s.save(in.reg, s.sp)
 	case x86Pop:
 		s.pop(in.reg)
 	case x86Leave:
@@ -183,8 +174,8 @@ func (s *codeState) apply(in *x86Inst) bool {
 	case x86Load:
 		s.load(in.reg, plus(s.reg(in.rm), in.imm))
 	case x86Store:
-		if at := plus(s.reg(in.rm), in.imm); in.reg == encRBP && s.fp == regCaller && at != regUnknown && at > 8 && s.saved == 0 {
-			s.saved = at
+		if at := plus(s.reg(in.rm), in.imm); at > 8 {
+			s.save(in.reg, at)
 		}
 	case x86SubReg, x86MovImm:
 		s.set(in.reg, regUnknown)
@@ -197,6 +188,25 @@ func (s *codeState) apply(in *x86Inst) bool {
 		return false
 	}
 	return true
+}
+
+// clobber forgets the registers of a set.
+func (s *codeState) clobber(set uint16) {
+	for n := range uint8(16) {
+		if set>>n == 0 {
+			break
+		}
+		if set>>n&1 != 0 {
+			s.set(n, regUnknown)
+		}
+	}
+}
+
+// save stores a register on the stack at a distance.
+func (s *codeState) save(reg uint8, at int32) {
+	if reg == encRBP && s.fp == regCaller && at != regUnknown && s.saved == 0 {
+		s.saved = at
+	}
 }
 
 // pop loads a register from the top of the stack.

@@ -5,7 +5,9 @@ package unwind
 import (
 	"debug/elf"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"sort"
 	"testing"
 )
 
@@ -65,6 +67,23 @@ func library(tb testing.TB, patterns ...string) string {
 	return ""
 }
 
+// build compiles a program of testdata/live.
+func build(t *testing.T, out string, cmd ...string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), out)
+	for i := range cmd {
+		if cmd[i] == "OUT" {
+			cmd[i] = path
+		}
+	}
+	c := exec.Command(cmd[0], cmd[1:]...)
+	c.Dir = filepath.Join("testdata", "live")
+	if text, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", cmd, err, text)
+	}
+	return path
+}
+
 // tableOf makes the table of src alone, without what Build finds out about code.
 func tableOf(tb testing.TB, src *sources) *Table {
 	tb.Helper()
@@ -73,4 +92,23 @@ func tableOf(tb testing.TB, src *sources) *Table {
 		tb.Fatal(err)
 	}
 	return f.table
+}
+
+// symbolsOf returns the functions of a file by address.
+func symbolsOf(path string) []elf.Symbol {
+	f, err := elf.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	syms, _ := f.Symbols()
+	dyn, _ := f.DynamicSymbols()
+	var out []elf.Symbol
+	for _, s := range append(syms, dyn...) {
+		if elf.ST_TYPE(s.Info) == elf.STT_FUNC && s.Value != 0 {
+			out = append(out, s)
+		}
+	}
+	sort.SliceStable(out, func(i, j int) bool { return out[i].Value < out[j].Value })
+	return out
 }

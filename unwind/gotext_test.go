@@ -4,31 +4,17 @@ package unwind
 
 import (
 	"fmt"
-	"os"
 	"testing"
 
 	"github.com/lowflame/lowflame/internal/readelf"
-	"github.com/lowflame/lowflame/objfile"
+	"github.com/lowflame/lowflame/internal/testutil"
 	"github.com/lowflame/lowflame/stack"
 )
 
 // buildTable builds the table of a file through objfile.
 func buildTable(tb testing.TB, path string) *Table {
 	tb.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	o, err := objfile.Open(f, st.Size())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	table, err := Build(o)
+	table, err := Build(testutil.OpenObject(tb, path))
 	if err != nil {
 		tb.Fatal(err)
 	}

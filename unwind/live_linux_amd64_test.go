@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lowflame/lowflame/internal/testutil"
 	"github.com/lowflame/lowflame/objfile"
 	"github.com/lowflame/lowflame/stack"
 )
@@ -127,39 +128,10 @@ func (l *live) object(m *liveMap) *objfile.Object {
 		}
 		return o
 	}
-	f, err := os.Open(m.path)
-	if err != nil {
+	if _, err := os.Stat(m.path); err != nil {
 		return nil
 	}
-	l.t.Cleanup(func() { f.Close() })
-	st, err := f.Stat()
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	o, err := objfile.Open(f, st.Size())
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	return o
-}
-
-// symbolsOf returns the functions of a file by address.
-func symbolsOf(path string) []elf.Symbol {
-	f, err := elf.Open(path)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	syms, _ := f.Symbols()
-	dyn, _ := f.DynamicSymbols()
-	var out []elf.Symbol
-	for _, s := range append(syms, dyn...) {
-		if elf.ST_TYPE(s.Info) == elf.STT_FUNC && s.Value != 0 {
-			out = append(out, s)
-		}
-	}
-	sort.SliceStable(out, func(i, j int) bool { return out[i].Value < out[j].Value })
-	return out
+	return testutil.OpenObject(l.t, m.path)
 }
 
 // Word implements Memory.
@@ -225,23 +197,6 @@ func (l *live) name(pc uint64) string {
 		return fmt.Sprintf("%s+%#x", filepath.Base(m.path), at)
 	}
 	return fmt.Sprintf("%#x", pc)
-}
-
-// build compiles a program of testdata/live.
-func build(t *testing.T, out string, cmd ...string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), out)
-	for i := range cmd {
-		if cmd[i] == "OUT" {
-			cmd[i] = path
-		}
-	}
-	c := exec.Command(cmd[0], cmd[1:]...)
-	c.Dir = filepath.Join("testdata", "live")
-	if text, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %v\n%s", cmd, err, text)
-	}
-	return path
 }
 
 // startStopped runs a program until it stops itself, and attaches to all its

@@ -6,7 +6,7 @@ package unwind
 // interpreter's frames and those of compiled code lies what adapts one to the other.
 func (s *sweepState) step(in *x86Inst) bool {
 	if in.op == x86Call && in.imm == 0 { // call 1f; 1:
-		s.codeState.set(encRSP, plus(s.sp, -8))
+		s.set(encRSP, plus(s.sp, -8))
 		return true
 	}
 	was := *s

@@ -60,11 +60,7 @@ func (w *sweep) run(b *CodeBlock) bool {
 	w.block = b
 	clear(w.over)
 	for range maxSweepRounds {
-		if cap(w.cells) < len(b.Code) {
-			w.cells = make([]sweepCell, len(b.Code))
-		}
-		w.cells = w.cells[:len(b.Code)]
-		clear(w.cells)
+		w.cells = zeroed(w.cells, len(b.Code))
 		w.states = w.states[:0]
 		clear(w.index)
 		w.again = false

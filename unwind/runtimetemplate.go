@@ -88,7 +88,7 @@ func (t *template) pop(in *x86Inst, code []byte) {
 	t.rule = t.r.Lost()
 	if ok && in.op == x86Pop && in.reg < 16 && next.op == x86Mov && next.reg == encRSP && next.rm < 16 {
 		t.popped, t.using = true, 1<<in.reg|1<<next.rm
-		t.rule = t.r.Wide(Wide{Reg: uint8(dwarfX86(next.rm)), RA: WhereReg, RAArg: int32(dwarfX86(in.reg))})
+		t.rule = t.r.Wide(Wide{Reg: uint8(dwarfX86(next.rm)), RA: WhereReg, RAArg: dwarfX86(in.reg)})
 	}
 }
 
@@ -96,7 +96,7 @@ func (t *template) pop(in *x86Inst, code []byte) {
 func (t *template) enter(in *x86Inst) {
 	if in.op == x86Pop && t.state.sp == 8 && in.reg < 16 && in.reg != encRSP && in.reg != encRBP {
 		t.popped, t.using = true, 1<<in.reg
-		t.rule = t.r.Wide(Wide{Reg: t.sender, RA: WhereReg, RAArg: int32(dwarfX86(in.reg))})
+		t.rule = t.r.Wide(Wide{Reg: t.sender, RA: WhereReg, RAArg: dwarfX86(in.reg)})
 		return
 	}
 	t.rule = t.r.Lost()

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -103,7 +102,7 @@ func tableFiles(ctx context.Context, dirs ...string) ([]tableFile, error) {
 
 // measureFile measures a file; false if it has no .eh_frame.
 func measureFile(path string) (tableFile, bool) {
-	o, file, err := openObject(path)
+	o, file, err := objfile.OpenFile(path)
 	if err != nil {
 		return tableFile{}, false
 	}
@@ -126,22 +125,6 @@ func measureFile(path string) (tableFile, bool) {
 		f.rows++
 	}
 	return f, true
-}
-
-func openObject(path string) (*objfile.Object, *os.File, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	info, err := f.Stat()
-	if err == nil {
-		var o *objfile.Object
-		if o, err = objfile.Open(f, info.Size()); err == nil {
-			return o, f, nil
-		}
-	}
-	f.Close()
-	return nil, nil, fmt.Errorf("%s: %w", path, err)
 }
 
 func tableBytes(t *unwind.Table) int {
@@ -270,7 +253,7 @@ func tableSpeed(b *bench) error {
 
 // fileSpeed judges how fast the table of one file is made.
 func fileSpeed(b *bench, path string) error {
-	o, file, err := openObject(path)
+	o, file, err := objfile.OpenFile(path)
 	if err != nil {
 		return err
 	}

@@ -103,17 +103,26 @@ func stackTable() []Workload {
 		{Name: "frames", About: "frames of 64 KiB and 1 MiB", Build: c("frames.c")},
 		{Name: "vfork", About: "children on their parent's stack, which overwrite its return address", Build: c("vfork.c")},
 	}
-	for _, mode := range []struct {
-		name, about string
-		stops       []string
-	}{
+	return append(all, x86Modes("coroutine", []mode{
 		{"ucontext", "coroutines of the C library", nil},
 		{"zero", "coroutines switched by code without unwind information", nil},
 		{"finish", "the same, above code that nobody called", []string{"NO_RULE", "UNSUPPORTED_RULE"}},
-	} {
+	})...)
+}
+
+// mode is what a program does if told so by its first argument.
+type mode struct {
+	name, about string
+	stops       []string
+}
+
+// x86Modes returns a workload for each mode of a C program with assembly for x86-64.
+func x86Modes(program string, modes []mode) []Workload {
+	all := make([]Workload, 0, len(modes))
+	for _, m := range modes {
 		all = append(all, Workload{
-			Name: "coroutine-" + mode.name, About: mode.about, Build: c("coroutine.c"),
-			Args: []string{mode.name}, Arch: []string{"amd64"}, Stops: mode.stops,
+			Name: program + "-" + m.name, About: m.about, Build: c(program + ".c"),
+			Args: []string{m.name}, Arch: []string{"amd64"}, Stops: m.stops,
 		})
 	}
 	return all
@@ -125,22 +134,13 @@ func asmTable() []Workload {
 		{Name: "libc-strings", About: "string functions in all their variants", Build: c("strings.c", "-fno-builtin")},
 		{Name: "crypto", About: "OpenSSL's assembly", Build: c("crypto.c", "-l:libcrypto.so.3")},
 	}
-	for _, mode := range []struct {
-		name, about string
-		stops       []string
-	}{
+	return append(all, x86Modes("badfp", []mode{
 		{"cfi", "a frame pointer that is a number", nil},
 		{"bare", "the same in code without unwind information", nil},
 		{"forged", "a frame pointer that leads to forged frames", nil},
 		{"jit", "a frame pointer that is a number in generated code", []string{"FP_IMPLAUSIBLE"}},
 		{"data", "one that points to a variable in generated code", []string{"NO_MAPPING", "FP_IMPLAUSIBLE"}},
-	} {
-		all = append(all, Workload{
-			Name: "badfp-" + mode.name, About: mode.about, Build: c("badfp.c"),
-			Args: []string{mode.name}, Arch: []string{"amd64"}, Stops: mode.stops,
-		})
-	}
-	return all
+	})...)
 }
 
 func signalTable() []Workload {

@@ -11,8 +11,6 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/lowflame/lowflame/objfile"
 	"github.com/lowflame/lowflame/stack"
 	"github.com/lowflame/lowflame/unwind"
@@ -52,7 +50,7 @@ func (c unwindTableCmd) Run() error {
 
 // print writes what was asked for to out, and to warn what is wrong with the file.
 func (c unwindTableCmd) print(out, warn io.Writer) error {
-	o, file, err := openELF(c.File)
+	o, file, err := objfile.OpenFile(c.File)
 	if err != nil {
 		return err
 	}
@@ -72,26 +70,4 @@ func (c unwindTableCmd) print(out, warn io.Writer) error {
 	}
 	p.head(c.File, o)
 	return p.all()
-}
-
-// openELF opens a file that is to be an ELF file. The caller closes the second
-// result.
-func openELF(path string) (*objfile.Object, *os.File, error) {
-	// O_NONBLOCK: a named pipe without a writer is no reason to wait.
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, nil, err // names the file
-	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = errors.New("not a regular file")
-	}
-	if err == nil {
-		var o *objfile.Object
-		if o, err = objfile.Open(f, info.Size()); err == nil {
-			return o, f, nil
-		}
-	}
-	f.Close()
-	return nil, nil, fmt.Errorf("%s: %w", path, err)
 }

@@ -67,19 +67,11 @@ const maxExamples = 10
 // Compare compares the table that unwind.Build makes of a file with every row that
 // readelf prints of its .eh_frame, at both ends of the row.
 func Compare(ctx context.Context, path string) (*Result, error) {
-	f, err := os.Open(path)
+	o, f, err := objfile.OpenFile(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	o, err := objfile.Open(f, info.Size())
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
 	table, err := unwind.Build(o)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

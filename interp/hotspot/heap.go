@@ -45,39 +45,41 @@ type blob struct {
 
 // heapAddresses reads where the CodeHeaps are.
 func (v *VM) heapAddresses() ([]uint64, error) {
+	if v.layout.heaps.static {
+		return v.heapArray()
+	}
+	p, err := v.mem.word(v.layout.heap.at)
+	if err != nil || p == 0 {
+		return nil, err
+	}
+	return []uint64{p}, nil
+}
+
+// heapArray is heapAddresses for virtual machines with several heaps.
+func (v *VM) heapArray() ([]uint64, error) {
 	l, m := v.layout, &v.mem
+	array, err := m.word(l.heaps.at)
+	if err != nil {
+		return nil, err
+	}
+	if array == 0 {
+		return nil, ErrNotReady
+	}
+	head, err := m.near(array, int(max(l.arrayLen.at+4, l.arrayData.at+8)))
+	if err != nil {
+		return nil, err
+	}
+	n, data := l.arrayLen.get(head), uint64(l.arrayData.get(head))
+	if n < 0 || n > maxHeaps {
+		return nil, fmt.Errorf("%d code heaps: %w", n, ErrUnknownLayout)
+	}
 	var at []uint64
-	if l.heaps.static {
-		array, err := m.word(l.heaps.at)
+	for i := range uint64(n) {
+		p, err := m.word(data + 8*i)
 		if err != nil {
 			return nil, err
 		}
-		if array == 0 {
-			return nil, ErrNotReady
-		}
-		head, err := m.near(array, int(max(l.arrayLen.at+4, l.arrayData.at+8)))
-		if err != nil {
-			return nil, err
-		}
-		n, data := l.arrayLen.get(head), uint64(l.arrayData.get(head))
-		if n < 0 || n > maxHeaps {
-			return nil, fmt.Errorf("%d code heaps: %w", n, ErrUnknownLayout)
-		}
-		for i := range uint64(n) {
-			p, err := m.word(data + 8*i)
-			if err != nil {
-				return nil, err
-			}
-			at = append(at, p)
-		}
-	} else {
-		p, err := m.word(l.heap.at)
-		if err != nil {
-			return nil, err
-		}
-		if p != 0 {
-			at = append(at, p)
-		}
+		at = append(at, p)
 	}
 	return at, nil
 }

@@ -131,11 +131,10 @@ const maxName = 128
 
 // name reads a C string, cut off after maxName.
 func (m *memory) name(addr uint64) (string, error) {
-	b, err := m.near(addr, 1)
-	if err != nil {
+	if _, err := m.near(addr, 1); err != nil {
 		return "", err
 	}
-	b = m.page[addr-m.pageAt:]
+	b := m.page[addr-m.pageAt:]
 	if len(b) < maxName {
 		var more [maxName]byte
 		n := copy(more[:], b)

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/lowflame/lowflame/objfile"
+	"github.com/lowflame/lowflame/internal/testutil"
 	"github.com/lowflame/lowflame/stack"
 )
 
@@ -71,23 +71,12 @@ func libjvm(t *testing.T, pid int) (Symbols, uint64) {
 		if n, _ := fmt.Sscanf(line, "%x-%x r-xp %x", &begin, &end, &off); n != 3 {
 			continue
 		}
-		f, err := os.Open(strings.Fields(line)[5])
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = f.Close() })
-		info, err := f.Stat()
-		if err != nil {
-			t.Fatal(err)
-		}
-		o, err := objfile.Open(f, info.Size())
-		if err != nil {
-			t.Fatal(err)
-		}
+		path := strings.Fields(line)[5]
+		o := testutil.OpenObject(t, path)
 		bias, ok := o.Bias(stack.Addr(begin), stack.Addr(end), stack.FileOff(off))
 		symbols, found := FindSymbols(o)
 		if !ok || !found {
-			t.Fatalf("no symbols in %s", f.Name())
+			t.Fatalf("no symbols in %s", path)
 		}
 		return symbols, bias
 	}

@@ -116,7 +116,7 @@ func (v *VM) update(blobs []blob) map[uint64]bool {
 	for i := range blobs {
 		b := &blobs[i]
 		old := v.known[b.addr]
-		if old != nil && old.blob == *b && !old.fresh && !(old.static && starting) {
+		if old != nil && old.blob == *b && !old.fresh && (!old.static || !starting) {
 			next[b.addr] = old
 			continue
 		}

@@ -19,6 +19,7 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 
+	"github.com/lowflame/lowflame/internal/testutil"
 	"github.com/lowflame/lowflame/objfile"
 	"github.com/lowflame/lowflame/stack"
 )
@@ -94,19 +95,7 @@ func (b build) compile(t testing.TB, goTool string) (program, file string) {
 
 func openFile(t testing.TB, path string) (*objfile.Object, *Table) {
 	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	info, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	o, err := objfile.Open(f, info.Size())
-	if err != nil {
-		t.Fatal(err)
-	}
+	o := testutil.OpenObject(t, path)
 	table, err := Open(o)
 	if err != nil {
 		t.Fatalf("%s: %v", path, err)

@@ -17,26 +17,17 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/lowflame/lowflame/internal/testutil"
 	"github.com/lowflame/lowflame/objfile"
 	"github.com/lowflame/lowflame/stack"
 )
 
 func open(tb testing.TB, path string) *objfile.Object {
 	tb.Helper()
-	f, err := os.Open(path)
-	if err != nil {
+	if _, err := os.Stat(path); err != nil {
 		tb.Skip(err)
 	}
-	tb.Cleanup(func() { f.Close() })
-	st, err := f.Stat()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	o, err := objfile.Open(f, st.Size())
-	if err != nil {
-		tb.Fatalf("open %s: %v", path, err)
-	}
-	return o
+	return testutil.OpenObject(tb, path)
 }
 
 func build(tb testing.TB, path string) (*objfile.Object, *Table) {

@@ -11,26 +11,17 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/lowflame/lowflame/internal/testutil"
 	"github.com/lowflame/lowflame/objfile"
 	"github.com/lowflame/lowflame/objfile/gopclntab"
 )
 
 func open(t *testing.T, path string) *objfile.Object {
 	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
+	if _, err := os.Stat(path); err != nil {
 		t.Skip(err)
 	}
-	t.Cleanup(func() { f.Close() })
-	st, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	o, err := objfile.Open(f, st.Size())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return o
+	return testutil.OpenObject(t, path)
 }
 
 func TestLines(t *testing.T) {

@@ -119,9 +119,12 @@ func doctor() (string, error) {
 	return fmt.Sprintf("%d checks, warnings %q", len(report.Checks), warned), nil
 }
 
+// commandPatience bounds how long a command may take, and what it runs itself.
+const commandPatience = 5 * time.Minute
+
 // run runs a command to its end.
 func run(name string, args ...string) (stdout, stderr []byte, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), commandPatience)
 	defer cancel()
 	var o, e bytes.Buffer
 	cmd := exec.CommandContext(ctx, name, args...)

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -69,7 +70,9 @@ func runOn(cpu int) error {
 	if err := unix.SchedSetaffinity(0, &set); err != nil {
 		return fmt.Errorf("run on CPU %d: %w", cpu, err)
 	}
-	cmd := exec.Command("/bin/recursion", seconds, "50")
+	ctx, cancel := context.WithTimeout(context.Background(), commandPatience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/bin/recursion", seconds, "50")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return cmd.Run()
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,9 +50,11 @@ func runPrograms() error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), commandPatience)
+	defer cancel()
 	for _, p := range list {
 		var stdout bytes.Buffer
-		cmd := exec.Command("/bin/"+p.Name, append([]string{programSeconds}, p.Args...)...)
+		cmd := exec.CommandContext(ctx, "/bin/"+p.Name, append([]string{programSeconds}, p.Args...)...)
 		cmd.Stdout, cmd.Stderr = &stdout, os.Stderr
 		if err := cmd.Run(); err != nil {
 			return fmt.Errorf("%s: %w", p.Name, err)

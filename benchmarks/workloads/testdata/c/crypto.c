@@ -142,15 +142,6 @@ KEEP void make_keys(void)
 	truth_add(&parts[UNITS], thread_ns());
 }
 
-static char *format(const char *text, const char *name)
-{
-	char *s;
-
-	if (asprintf(&s, text, name) < 0)
-		exit(1);
-	return s;
-}
-
 KEEP int main(int argc, char **argv)
 {
 	char *present = "";

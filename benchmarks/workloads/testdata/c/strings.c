@@ -69,15 +69,6 @@ KEEP void run(void)
 	}
 }
 
-static char *format(const char *text, const char *name)
-{
-	char *s;
-
-	if (asprintf(&s, text, name) < 0)
-		exit(1);
-	return s;
-}
-
 KEEP int main(int argc, char **argv)
 {
 	char *present = "[", *more;

@@ -140,6 +140,16 @@ static inline uint64_t truth_ns(const struct truth *t)
 	return __atomic_load_n(&t->ns, __ATOMIC_RELAXED);
 }
 
+/* Returns text with name in place of its %s. */
+static inline char *format(const char *text, const char *name)
+{
+	char *s;
+
+	if (asprintf(&s, text, name) < 0)
+		exit(1);
+	return s;
+}
+
 /* Prints the report of total ns of CPU; family: of the children too. */
 static inline void report_total(const struct truth *t, int n, const char *present,
 				uint64_t total, int family)
