@@ -298,12 +298,17 @@ int unw_fork(struct bpf_raw_tracepoint_args *ctx)
 	READ_FIELD(pid, child, pid);
 	if (pid != to) /* a thread */
 		return 0;
+	/* What there is under a new PID is of a process gone unseen. */
 	if (cfg_follow && bpf_map_lookup_elem(&unw_filter, &from))
 		bpf_map_update_elem(&unw_filter, &to, &yes, 0);
+	else if (cfg_filter)
+		bpf_map_delete_elem(&unw_filter, &to);
 	proc = bpf_map_lookup_elem(&unw_procs, &from);
 	if (proc) {
 		copy = *proc;
 		bpf_map_update_elem(&unw_procs, &to, &copy, 0);
+	} else {
+		bpf_map_delete_elem(&unw_procs, &to);
 	}
 	return 0;
 }
