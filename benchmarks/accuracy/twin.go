@@ -26,8 +26,12 @@ type Twins struct {
 // Add compares one sample.
 func (t *Twins) Add(bpf, walked *stack.Sample) {
 	n := len(walked.User)
+	for i := range walked.User {
+		walked.User[i] &^= kernelBase // where BPF keeps a flag; no code is there
+	}
+	further := len(bpf.User) < n || len(bpf.User) == n && bpf.Stop != walked.Stop
 	switch {
-	case untold(bpf.Stop) && len(bpf.User) <= n && slices.Equal(bpf.User, walked.User[:len(bpf.User)]) && bpf.Stop != walked.Stop:
+	case untold(bpf.Stop) && further && slices.Equal(bpf.User, walked.User[:len(bpf.User)]):
 		t.Untold++
 	case bpf.Stop == walked.Stop && slices.Equal(bpf.User, walked.User) && slices.Equal(bpf.Interrupted, walked.Interrupted):
 		t.Compared++
