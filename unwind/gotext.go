@@ -167,10 +167,11 @@ func isSigtramp(name string) bool {
 }
 
 // neverReturns reports whether the functions called after a change of stacks
-// were called by nobody: what is below them is another goroutine's business.
+// were called by nobody: what is below them is another goroutine's business, or in
+// clone another thread's.
 func neverReturns(name string) bool {
 	switch name {
-	case "gogo", "runtime.gogo", "runtime.mcall", "runtime.morestack", "runtime.switchToCrashStack0":
+	case "gogo", "runtime.gogo", "runtime.mcall", "runtime.morestack", "runtime.switchToCrashStack0", "runtime.clone":
 		return true
 	}
 	return false
