@@ -178,7 +178,7 @@ func (s *Session) walk(r *unwinder.RawSample) {
 	if sp.vm != nil && !r.Walked && (sample.Stop == stack.StopNoRule || sample.Stop == stack.StopTableMissing) && s.vms.wait(sp.vm, r) {
 		return
 	}
-	if sample.Stop == stack.StopNoMapping {
+	if !r.Walked || sample.Stop == stack.StopNoMapping {
 		s.unsolved(sp.vm, &sample)
 	}
 	s.walkDone(r, &sample)
@@ -235,10 +235,11 @@ func (s *Session) walkWaited(waited []*unwinder.RawSample) {
 // unsolved has no more samples sent raw of a process of which too many lie in code
 // that is not found.
 func (s *Session) unsolved(v *vm, sample *stack.Sample) {
-	if v == nil || sample.Stop != stack.StopNoRule && sample.Stop != stack.StopNoMapping {
+	if v == nil || !v.ended.IsZero() || sample.Stop != stack.StopNoRule && sample.Stop != stack.StopNoMapping {
 		return
 	}
-	if v.unsolved++; v.unsolved >= maxUnsolved && !v.settled {
+	// Of one given up no reading notes that it has been published again.
+	if v.unsolved++; v.unsolved >= maxUnsolved && (!v.settled || v.given()) {
 		v.settled = true
 		s.note(s.unwinder.Settle(sample.PID))
 	}

@@ -3,11 +3,7 @@
 package agent
 
 import (
-	"cmp"
-	"fmt"
-	"os"
 	"path"
-	"slices"
 	"time"
 
 	"github.com/lowflame/lowflame/bpf/unwinder"
@@ -24,17 +20,20 @@ type vm struct {
 	bias    uint64
 	machine *machine
 
-	// failed: its code is not understood, and walked as any other code in memory;
-	// stale until that is published.
-	failed, stale bool
-	ended         time.Time // of the process; zero while it runs
+	// failed: its code is not understood, and walked as any other code in memory; or
+	// not at all, once it is known that RBP is not a frame pointer in it. late: as
+	// long as a job has not ended. stale until that is published.
+	failed, late, stale bool
+	errors              int       // in a row
+	rows                int       // that machine keeps
+	ended               time.Time // of the process; zero while it runs
 	// ranges are the memory its code is in, chunks the tables of it, by address;
 	// both nil before they have been read.
 	ranges []hotspot.Range
 	chunks map[uint64]*vmChunk
 
 	busy     bool                  // a job is under way
-	began    time.Time             // when the last one was begun
+	began    time.Time             // when the last one was queued
 	covers   uint64                // began, as CLOCK_MONOTONIC ns: what samples from before show will be read
 	next     time.Time             // when the next one may
 	used     bool                  // it has been sampled since
@@ -45,8 +44,7 @@ type vm struct {
 	settled  bool                  // no more of them come, until the next reading
 }
 
-// vmChunk is a piece of a virtual machine's code. table is nil if there is none in
-// it, or no room for its table.
+// vmChunk is a piece of a virtual machine's code; table is nil if there is none.
 type vmChunk struct {
 	begin, end uint64
 	table      *unwinder.InstalledTable
@@ -57,6 +55,9 @@ type vmChunk struct {
 func isLibjvm(m *process.Mapping) bool {
 	return m.Kind == process.KindFile && path.Base(m.Path) == "libjvm.so"
 }
+
+// given reports whether the code is given up, for now or for good.
+func (v *vm) given() bool { return v.failed || v.late }
 
 // chunkAt returns the piece of code memory that holds pc, clipped to what may be
 // walked alike; false if pc is not in the virtual machine's code memory.
@@ -79,8 +80,10 @@ func (v *vm) chunkAt(pc uint64) (vmChunk, bool) {
 func (v *vm) code(m *process.Mapping, pc uint64) unwind.Code {
 	code := unwind.Code{Begin: uint64(m.Begin), End: uint64(m.End)}
 	switch {
-	case v.failed:
-		code.FPWalk = true
+	case v.given():
+		if code.FPWalk = v.chunks == nil; !code.FPWalk {
+			code.Table = new(unwind.Table) // no rule for any address
+		}
 		return code
 	case v.chunks == nil:
 		return code // no table yet
@@ -103,7 +106,10 @@ func (v *vm) mappings(out []unwinder.Mapping, m *process.Mapping) []unwinder.Map
 	at, end := uint64(m.Begin), uint64(m.End)
 	whole := unwinder.Mapping{Begin: at, End: end, Kind: unwinder.MapFP}
 	switch {
-	case v.failed:
+	case v.given():
+		if v.chunks != nil {
+			whole.Kind = unwinder.MapNoRule
+		}
 		return append(out, whole)
 	case v.chunks == nil:
 		whole.Kind = unwinder.MapMissing
@@ -141,61 +147,4 @@ func appendAlike(out []unwinder.Mapping, m unwinder.Mapping) []unwinder.Mapping 
 		return out
 	}
 	return append(out, m)
-}
-
-// fail has the code walked as any other.
-func (v *vm) fail() { v.failed, v.stale = true, true }
-
-// machine is what a job works with.
-type machine struct {
-	mem *os.File
-	vm  *hotspot.VM
-}
-
-// vmUpdate is what a job found.
-type vmUpdate struct {
-	vm     *vm
-	chunks []hotspot.Chunk
-	ranges []hotspot.Range
-	took   time.Duration
-	err    error
-}
-
-// refresh reads a virtual machine's code; symbols and bias lead to it the first
-// time. It may take long, or for ever: the memory is another process's.
-func (m *machine) refresh(procRoot string, v *vm) vmUpdate {
-	began := time.Now()
-	u := vmUpdate{vm: v}
-	u.err = m.open(procRoot, v)
-	if u.err == nil {
-		u.chunks, u.ranges, u.err = m.vm.Refresh()
-	}
-	if u.err != nil {
-		u.err = fmt.Errorf("read the code of the virtual machine in process %d: %w", v.proc.PID, u.err)
-	}
-	slices.SortFunc(u.ranges, func(a, b hotspot.Range) int { return cmp.Compare(a.Begin, b.Begin) })
-	u.took = time.Since(began)
-	return u
-}
-
-func (m *machine) open(procRoot string, v *vm) error {
-	var err error
-	if m.mem == nil {
-		// What is opened stays the memory of this image, whoever gets its PID.
-		if m.mem, err = os.Open(fmt.Sprintf("%s/%d/mem", procRoot, v.proc.PID)); err != nil {
-			m.mem = nil
-			return err
-		}
-	}
-	if m.vm == nil {
-		m.vm, err = hotspot.Open(v.symbols, v.bias, m.mem)
-	}
-	return err
-}
-
-func (m *machine) close() error {
-	if m.mem == nil {
-		return nil
-	}
-	return m.mem.Close()
 }

@@ -3,7 +3,6 @@
 package agent
 
 import (
-	"context"
 	"errors"
 	"math"
 	"runtime"
@@ -18,6 +17,7 @@ import (
 	"github.com/lowflame/lowflame/interp/hotspot"
 	"github.com/lowflame/lowflame/process"
 	"github.com/lowflame/lowflame/stack"
+	"github.com/lowflame/lowflame/unwind"
 )
 
 const (
@@ -29,8 +29,17 @@ const (
 	vmMaxPause = time.Second
 	// vmShare is the share of a CPU that reading may take: 1/10.
 	vmShare = 10
-	// vmPatience is how long a job may take, and a sample waits for it.
+	// vmPatience is how long a job may take before the next is begun, and a sample
+	// waits for it.
 	vmPatience = 2 * time.Second
+	// maxVMErrors is after how many errors in a row a virtual machine is given up.
+	maxVMErrors = 5
+	// maxVMs bounds the virtual machines; other processes are walked as if they had
+	// none. maxVMRows bounds the rows kept of all of them, of 16 bytes each, and
+	// maxVMWords the words in their tables, 64 MiB: a quarter of all tables.
+	maxVMs     = 64
+	maxVMRows  = 16 << 20
+	maxVMWords = 16 << 20
 	// maxWaiting bounds the samples that wait, of 17 KiB at least.
 	maxWaiting = 512
 	// maxUnsolved is after how many samples in code that cannot be walked no more
@@ -50,11 +59,14 @@ type vms struct {
 	logger   log.Logger
 	wake     func() // has the event loop run
 
-	byImage map[uint64]*vm // by process.Process.ID
-	retired []retiredTable // oldest first
-	waiting int            // samples
-	jobs    chan *vm
-	updates chan vmUpdate
+	byImage  map[uint64]*vm // by process.Process.ID
+	retired  []retiredTable // oldest first
+	words    int            // in tables, those retired too
+	rows     int            // of all machines
+	waiting  int            // samples
+	patience time.Duration  // vmPatience
+	jobs     chan vmJob
+	updates  chan vmUpdate
 
 	mu      sync.Mutex // guards used
 	pids    map[uint32]bool
@@ -69,12 +81,14 @@ type retiredTable struct {
 func newVMs(u *unwinder.Unwinder, f *files, t *process.Table, logger log.Logger, wake func()) *vms {
 	return &vms{
 		unwinder: u, files: f, table: t, logger: logger, wake: wake,
-		byImage: make(map[uint64]*vm), jobs: make(chan *vm, 64), updates: make(chan vmUpdate, 64),
-		pids: make(map[uint32]bool), samples: make(map[uint32]bool),
+		byImage: make(map[uint64]*vm), jobs: make(chan vmJob, maxVMs), updates: make(chan vmUpdate, maxVMs),
+		patience: vmPatience,
+		pids:     make(map[uint32]bool), samples: make(map[uint32]bool),
 	}
 }
 
-// of returns the virtual machine of a process, nil if it has none.
+// of returns the virtual machine of a process, nil if it has none or there are too
+// many.
 func (vs *vms) of(p *process.Process) *vm {
 	if runtime.GOARCH != "amd64" {
 		return nil // frame pointers
@@ -82,7 +96,7 @@ func (vs *vms) of(p *process.Process) *vm {
 	if v := vs.byImage[p.ID]; v != nil {
 		return v
 	}
-	if p.Until != 0 || !slices.ContainsFunc(p.Mappings, func(m process.Mapping) bool { return isLibjvm(&m) }) {
+	if p.Until != 0 || len(vs.byImage) >= maxVMs || !slices.ContainsFunc(p.Mappings, func(m process.Mapping) bool { return isLibjvm(&m) }) {
 		return nil
 	}
 	v := &vm{proc: p, machine: &machine{}}
@@ -108,7 +122,7 @@ func (vs *vms) sampled(samples []stack.Sample) {
 // been read. It returns false if waiting is no use.
 func (vs *vms) wait(v *vm, r *unwinder.RawSample) bool {
 	now := time.Now()
-	if v.failed || !v.ended.IsZero() || vs.waiting >= maxWaiting || !v.busy && v.next.Sub(now) > vmMaxPause {
+	if v.given() || !v.ended.IsZero() || vs.waiting >= maxWaiting || !v.busy && v.next.Sub(now) > vmMaxPause {
 		return false
 	}
 	if len(v.waiting) == 0 {
@@ -142,12 +156,13 @@ func (vs *vms) begin(v *vm, now time.Time) {
 		return
 	}
 	if v.symbols == nil && !vs.find(v) {
-		v.fail()
+		vs.fail(v, now)
 		return
 	}
+	covers := monotonic()
 	select {
-	case vs.jobs <- v:
-		v.busy, v.began, v.used, v.covers = true, now, false, monotonic()
+	case vs.jobs <- vmJob{v, covers}:
+		v.busy, v.began, v.used, v.covers = true, now, false, covers
 	default: // the worker has enough to do
 	}
 }
@@ -200,16 +215,17 @@ func (vs *vms) tick(now time.Time) (late []*unwinder.RawSample, again time.Durat
 				vs.drop(id, v, now)
 			}
 		case v.busy:
-			if now.Sub(v.began) > vmPatience && !v.failed {
-				v.fail()
-			}
 		case len(v.waiting) > 0, v.used && v.chunks != nil && now.Sub(v.began) > vmIdle:
 			vs.begin(v, now)
-			if len(v.waiting) > 0 {
-				again = min(again, max(v.next.Sub(now), time.Millisecond))
+			if len(v.waiting) > 0 && !v.busy {
+				soon := v.next.Sub(now)
+				if soon <= 0 { // the worker has enough to do
+					soon = vmInterval
+				}
+				again = min(again, max(soon, time.Millisecond))
 			}
 		}
-		if len(v.waiting) > 0 && (v.failed || !v.ended.IsZero() || now.Sub(v.since) > vmPatience) {
+		if len(v.waiting) > 0 && (v.given() || !v.ended.IsZero() || now.Sub(v.since) > vmPatience) {
 			late = append(late, vs.take(v, math.MaxUint64)...)
 		}
 	}
@@ -237,13 +253,28 @@ func (vs *vms) retire(p *process.Process) {
 	}
 }
 
-// drop forgets a virtual machine.
+// drop forgets a virtual machine. It is not busy.
 func (vs *vms) drop(id uint64, v *vm, now time.Time) {
 	delete(vs.byImage, id)
+	vs.release(v, now)
+}
+
+// fail gives the code of a virtual machine up for good. It is not busy.
+func (vs *vms) fail(v *vm, now time.Time) {
+	v.failed, v.stale, v.settled, v.unsolved = true, true, false, 0
+	vs.release(v, now)
+}
+
+// release gives back what a virtual machine holds.
+func (vs *vms) release(v *vm, now time.Time) {
 	for _, c := range v.chunks {
 		vs.retireTable(c.table, now)
 	}
+	clear(v.chunks)
+	vs.rows -= v.rows
+	v.rows = 0
 	vs.note(v.machine.close())
+	v.machine = &machine{}
 }
 
 func (vs *vms) retireTable(t *unwinder.InstalledTable, now time.Time) {
@@ -256,6 +287,7 @@ func (vs *vms) retireTable(t *unwinder.InstalledTable, now time.Time) {
 func (vs *vms) reclaim(now time.Time) {
 	n := 0
 	for n < len(vs.retired) && now.Sub(vs.retired[n].at) > tableGrace {
+		vs.words -= words(vs.retired[n].table.Table)
 		vs.unwinder.FreeTable(vs.retired[n].table)
 		n++
 	}
@@ -265,8 +297,16 @@ func (vs *vms) reclaim(now time.Time) {
 // update takes in what a job found. It returns the samples that waited for it.
 func (vs *vms) update(u *vmUpdate) []*unwinder.RawSample {
 	v, now := u.vm, time.Now()
+	if errors.Is(u.err, errLate) {
+		return vs.late(v, u.covers)
+	}
 	v.busy = false
+	if v.late { // it has ended after all
+		v.late, v.stale, v.settled, v.unsolved = false, true, false, 0
+	}
 	waited := vs.take(v, v.covers)
+	vs.rows += u.rows - v.rows
+	v.rows = u.rows
 	level.Debug(vs.logger).Log("msg", "read code of virtual machine", "pid", v.proc.PID, "n", len(u.chunks), "took", u.took, "err", u.err)
 	pause := min(max(vmInterval, vmShare*u.took), vmMaxPause)
 	switch {
@@ -276,17 +316,17 @@ func (vs *vms) update(u *vmUpdate) []*unwinder.RawSample {
 		v.next = now.Add(vmInterval)
 		return waited
 	case u.err != nil:
-		v.fail()
+		v.next = now.Add(min(vmInterval<<v.errors, vmMaxPause))
+		if v.errors++; v.errors >= maxVMErrors || errors.Is(u.err, hotspot.ErrUnknownLayout) {
+			vs.fail(v, now)
+		}
+		return waited
+	case vs.rows > maxVMRows && v.rows > maxVMRows/maxVMs:
+		vs.fail(v, now)
 		return waited
 	}
-	changed := v.chunks == nil || len(u.chunks) > 0 || !slices.Equal(v.ranges, u.ranges)
-	v.ranges = u.ranges
-	if v.chunks == nil {
-		v.chunks = make(map[uint64]*vmChunk)
-	}
-	for i := range u.chunks {
-		vs.install(v, &u.chunks[i], now)
-	}
+	v.errors = 0
+	changed := vs.installAll(v, u, now)
 	if !changed && len(waited) > 0 { // reading did not help
 		pause = min(max(2*v.pause, pause), 2*vmMaxPause)
 	}
@@ -298,58 +338,58 @@ func (vs *vms) update(u *vmUpdate) []*unwinder.RawSample {
 	return waited
 }
 
-// install replaces the table of a piece of code.
-func (vs *vms) install(v *vm, c *hotspot.Chunk, now time.Time) {
-	one := &vmChunk{begin: c.Begin, end: c.End}
-	if c.Table != nil {
-		var err error
-		if one.table, err = vs.unwinder.InstallTable(c.Table); err != nil {
-			vs.note(err)
-		}
+// late notes that a job takes too long, unless it has ended meanwhile. It returns the
+// samples that waited for it.
+func (vs *vms) late(v *vm, covers uint64) []*unwinder.RawSample {
+	if !v.busy || v.covers != covers {
+		return nil
 	}
+	v.late, v.stale, v.settled, v.unsolved = true, true, false, 0
+	return vs.take(v, math.MaxUint64)
+}
+
+// installAll takes in what is in code memory, and reports whether that has changed.
+func (vs *vms) installAll(v *vm, u *vmUpdate, now time.Time) bool {
+	changed := v.chunks == nil || len(u.chunks) > 0 || !slices.Equal(v.ranges, u.ranges)
+	v.ranges = u.ranges
+	if v.chunks == nil {
+		v.chunks = make(map[uint64]*vmChunk)
+	}
+	for i := range u.chunks {
+		vs.install(v, &u.chunks[i], now)
+	}
+	return changed
+}
+
+// install replaces the table of a piece of code; without room for it, there is none.
+func (vs *vms) install(v *vm, c *hotspot.Chunk, now time.Time) {
 	if old := v.chunks[c.Begin]; old != nil {
 		vs.retireTable(old.table, now)
+		delete(v.chunks, c.Begin)
 	}
-	v.chunks[c.Begin] = one
+	if c.Table == nil || vs.words+words(c.Table) > maxVMWords {
+		return
+	}
+	t, err := vs.unwinder.InstallTable(c.Table)
+	if err != nil {
+		vs.note(err)
+		return
+	}
+	vs.words += words(t.Table)
+	v.chunks[c.Begin] = &vmChunk{begin: c.Begin, end: c.End, table: t}
+}
+
+// words is how many words there are in a table.
+func words(t *unwind.Table) int {
+	n := 0
+	for i := range t.Pieces {
+		n += len(t.Pieces[i].Words)
+	}
+	return n
 }
 
 func (vs *vms) note(err error) {
 	if err != nil {
 		level.Debug(vs.logger).Log("msg", "virtual machine", "err", err)
 	}
-}
-
-// run does the jobs, one after the other. A job that does not end is left alone:
-// another process's memory may be made so that reading it never returns.
-func (vs *vms) run(ctx context.Context, procRoot string) error {
-	for {
-		var v *vm
-		select {
-		case v = <-vs.jobs:
-		case <-ctx.Done():
-			return nil
-		}
-		done := make(chan vmUpdate, 1)
-		go func() { done <- v.machine.refresh(procRoot, v) }()
-		patience := time.NewTimer(vmPatience)
-		select {
-		case u := <-done:
-			vs.updates <- u
-			vs.wake()
-		case <-patience.C: // tick has given it up
-		case <-ctx.Done():
-		}
-		patience.Stop()
-	}
-}
-
-// close gives up the memory of the processes. run has returned.
-func (vs *vms) close() error {
-	var errs []error
-	for _, v := range vs.byImage {
-		if !v.busy {
-			errs = append(errs, v.machine.close())
-		}
-	}
-	return errors.Join(errs...)
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 )
 
 const (
@@ -19,6 +20,12 @@ const (
 	maxSegments = 16 << 20
 	// maxBlobs bounds the pieces of code of all heaps. A large server has 50 000.
 	maxBlobs = 1 << 17
+	// maxCode bounds the code read of all heaps, bytes: more than a code cache may
+	// have unless told otherwise.
+	maxCode = 256 << 20
+	// maxRows bounds the rows made of that, of 16 bytes each. A large server has a
+	// million.
+	maxRows = 4 << 20
 )
 
 // heap is one code heap: memory in use, in segments.
@@ -131,10 +138,10 @@ func (v *VM) heap(at uint64) (heap, error) {
 		return h, err
 	}
 	shift := field{size: 4, signed: true}.get(b)
-	if h.low == 0 && h.high == 0 {
+	if h.low == h.high { // nothing committed
 		return h, ErrNotReady
 	}
-	if h.low >= h.high || h.high > math.MaxInt64 || h.high-h.low > maxHeapBytes || shift < 4 || shift > 16 {
+	if h.low > h.high || h.high > math.MaxInt64 || h.high-h.low > maxHeapBytes || shift < 4 || shift > 16 {
 		return h, fmt.Errorf("code heap %#x-%#x with segments of 2^%d bytes: %w", h.low, h.high, shift, ErrUnknownLayout)
 	}
 	h.shift = uint(shift)
@@ -162,25 +169,34 @@ func (v *VM) readSegments(hs, old []heap) (bool, error) {
 
 // readBlobs reads what there is in the heaps, in order of address. The virtual
 // machine goes on meanwhile: a block that makes no sense is left out, and found when
-// it is read next time.
-func (v *VM) readBlobs(hs []heap) []blob {
+// it is read next time. The error wraps ErrUnknownLayout if there is too much, and
+// ErrTooSlow after the deadline.
+func (v *VM) readBlobs(hs []heap) ([]blob, error) {
 	var out []blob
+	looked, code := 0, uint64(0)
 	for i := range hs {
 		h := &hs[i]
-		for seg := 0; seg < len(h.segments) && len(out) < maxBlobs; seg++ {
+		for seg := 0; seg < len(h.segments); seg++ {
 			next := bytes.IndexByte(h.segments[seg:], 0)
 			if next < 0 {
 				break
 			}
 			seg += next
-			if b, ok := v.readBlob(h, h.low+uint64(seg)<<h.shift); ok {
-				if n := len(out); n == 0 || out[n-1].end <= b.begin {
-					out = append(out, b)
-				}
+			if looked++; looked%256 == 0 && time.Now().After(v.deadline) {
+				return nil, fmt.Errorf("%d blocks looked at: %w", looked, ErrTooSlow)
+			}
+			b, ok := v.readBlob(h, h.low+uint64(seg)<<h.shift)
+			if n := len(out); !ok || n > 0 && out[n-1].end > b.begin {
+				continue
+			}
+			out = append(out, b)
+			code += min(b.end-b.begin, maxBlobCode)
+			if len(out) > v.limits.blobs || code > v.limits.code {
+				return nil, fmt.Errorf("%d pieces of code, of %d bytes: %w", len(out), code, ErrUnknownLayout)
 			}
 		}
 	}
-	return out
+	return out, nil
 }
 
 // readBlob reads the block at an address.

@@ -30,6 +30,9 @@ var ErrNotReady = errors.New("no code cache yet")
 // needed, or not in a way that is understood.
 var ErrUnknownLayout = errors.New("structures of the virtual machine are not understood")
 
+// ErrTooSlow is wrapped when there was no time to read the code cache.
+var ErrTooSlow = errors.New("no time to read the code cache")
+
 // Symbols are the exported symbols of a libjvm that its description of itself
 // begins at, by name: link-time addresses.
 type Symbols map[string]uint64
@@ -100,9 +103,12 @@ func (m *memory) read(p []byte, addr uint64) error {
 	return fmt.Errorf("read memory at %#x: %w", addr, err)
 }
 
-// near returns n bytes at addr, at most pageBytes, valid until the next call. It
-// reads a page at a time.
+// near returns n bytes at addr, valid until the next call. It reads a page at a time.
+// More than pageBytes are an error.
 func (m *memory) near(addr uint64, n int) ([]byte, error) {
+	if n < 0 || n > pageBytes {
+		return nil, fmt.Errorf("read %d bytes of memory at %#x: %w", n, addr, ErrUnknownLayout)
+	}
 	if off := addr - m.pageAt; off <= uint64(len(m.page)) && uint64(len(m.page))-off >= uint64(n) {
 		return m.page[off : off+uint64(n)], nil
 	}

@@ -65,6 +65,10 @@ const (
 	heapAt      = 0x20200
 	segmapAt    = 0x20400
 	methodSeg   = 4
+	queueAt     = 0x20600
+	codeletsSeg = 64
+	structsAt   = imageBase + 0x4000
+	structBytes = 48
 )
 
 // newImage makes a process whose virtual machine has one method, of the code given.
@@ -100,6 +104,29 @@ func newImage(code []byte, words, complete int32) (image, Symbols) {
 	return w.m, symbols
 }
 
+// addInterpreter gives an image an interpreter of one codelet.
+func addInterpreter(m image) {
+	w := writer{m: m, next: 0x20800}
+	for i := range uint64(4) {
+		w.m[segmapAt+codeletsSeg+i-imageBase] = byte(i)
+	}
+	at := uint64(codeHeap + codeletsSeg<<7)
+	w.word(at, 4)
+	w.m[at+8-imageBase] = 1
+	blob := at + blockHeader
+	code := blob + blobBytes
+	w.word(blob, w.text("Interpreter"))
+	w.half(blob+8, 256)
+	w.word(blob+24, code)
+	w.word(blob+32, code+64)
+	w.word(queueAt-8, queueAt)
+	w.word(queueAt, code)
+	w.half(queueAt+8, 64)
+	w.half(code, 64)
+	w.word(code+8, w.text("return entry points"))
+	copy(w.m[code+24-imageBase:], leaf())
+}
+
 // describe writes the tables that vmStructs.cpp has.
 func (w *writer) describe(symbols Symbols) {
 	fields := []struct {
@@ -123,11 +150,14 @@ func (w *writer) describe(symbols Symbols) {
 		{"CodeBlob", "_frame_complete_offset", "int", false, 16},
 		{"CodeBlob", "_code_begin", "address", false, 24},
 		{"CodeBlob", "_code_end", "address", false, 32},
+		{"AbstractInterpreter", "_code", "StubQueue*", true, queueAt - 8},
+		{"StubQueue", "_stub_buffer", "address", false, 0},
+		{"StubQueue", "_queue_end", "int", false, 8},
+		{"InterpreterCodelet", "_size", "int", false, 0},
+		{"InterpreterCodelet", "_description", "const char*", false, 8},
 	}
-	const entry = 48
-	structs := uint64(imageBase + 0x4000)
 	for i, f := range fields {
-		at := structs + uint64(i)*entry
+		at := structsAt + uint64(i)*structBytes
 		w.word(at, w.text(f.owner))
 		w.word(at+8, w.text(f.name))
 		w.word(at+16, w.text(f.kind))
@@ -141,9 +171,11 @@ func (w *writer) describe(symbols Symbols) {
 	types := uint64(imageBase + 0x6000)
 	w.word(types, w.text("HeapBlock"))
 	w.word(types+8, blockHeader)
+	w.word(types+32, w.text("InterpreterCodelet"))
+	w.word(types+32+8, 24)
 	w.next = (w.next + 7) &^ 7
 	for name, v := range map[string]uint64{
-		"gHotSpotVMStructs": structs, "gHotSpotVMStructEntryArrayStride": entry,
+		"gHotSpotVMStructs": structsAt, "gHotSpotVMStructEntryArrayStride": structBytes,
 		"gHotSpotVMStructEntryTypeNameOffset": 0, "gHotSpotVMStructEntryFieldNameOffset": 8,
 		"gHotSpotVMStructEntryTypeStringOffset": 16, "gHotSpotVMStructEntryIsStaticOffset": 24,
 		"gHotSpotVMStructEntryOffsetOffset": 32, "gHotSpotVMStructEntryAddressOffset": 40,

@@ -118,7 +118,8 @@ func (l *layout) fields() map[string]*field {
 const (
 	// maxEntries bounds the tables of fields and of types; there are a thousand.
 	maxEntries = 1 << 14
-	// maxBlobHeader bounds an nmethod without its code; the largest has 352 bytes.
+	// maxBlobHeader bounds any structure, the largest being an nmethod without its
+	// code: 352 bytes.
 	maxBlobHeader = 1 << 10
 )
 
@@ -240,9 +241,12 @@ func (l *layout) check() error {
 		"CodeBlob::_frame_complete_offset": l.complete,
 	}
 	for name, f := range need {
-		if f.size == 0 || f.static || f.at > maxBlobHeader {
+		if f.size == 0 {
 			return fmt.Errorf("field %s: %w", name, ErrUnknownLayout)
 		}
+	}
+	if err := l.checkOffsets(); err != nil {
+		return err
 	}
 	switch {
 	case l.heaps.static && l.arrayLen.size != 0 && l.arrayData.size != 0, l.heap.static:
@@ -256,10 +260,19 @@ func (l *layout) check() error {
 		return fmt.Errorf("HeapBlock of %d bytes: %w", l.blockSize, ErrUnknownLayout)
 	}
 	for _, f := range []field{l.name, l.size, l.frame, l.complete, l.codeBegin, l.codeEnd, l.codeOff, l.dataOff, l.verified, l.verifiedOff, l.osr, l.compileID} {
-		if f.at > maxBlobHeader-8 {
-			return fmt.Errorf("CodeBlob of more than %d bytes: %w", maxBlobHeader, ErrUnknownLayout)
-		}
 		l.blobBytes = max(l.blobBytes, int(f.at)+f.size)
+	}
+	return nil
+}
+
+// checkOffsets reports whether what is to be an offset is one, within the largest
+// structure: sums of three do not overflow, and all that is read at once fits a page.
+func (l *layout) checkOffsets() error {
+	for name, f := range l.fields() {
+		address := f == &l.heaps || f == &l.heap || f == &l.interpreter
+		if f.static && !address || !f.static && f.at > maxBlobHeader-8 {
+			return fmt.Errorf("field %s at %#x: %w", name, f.at, ErrUnknownLayout)
+		}
 	}
 	return nil
 }

@@ -188,7 +188,7 @@ func (v *VM) codelets(b *unwind.CodeBlock) []codelet {
 	var out []codelet
 	for off := uint64(0); off+l.codeletHeader < uint64(len(code)) && len(out) < maxCodelets; {
 		size := uint64(l.codeletSize.get(code[off:]))
-		if size <= l.codeletHeader || size > uint64(len(code))-off || l.description.at+8 > uint64(len(code))-off {
+		if size <= l.codeletHeader || size > uint64(len(code))-off || size < 8 || l.description.at > size-8 {
 			break
 		}
 		c := codelet{begin: at + off + l.codeletHeader, end: at + off + size}

@@ -4,6 +4,7 @@ package hotspot
 
 import (
 	"cmp"
+	"fmt"
 	"hash/maphash"
 	"io"
 	"slices"
@@ -25,6 +26,18 @@ type VM struct {
 	buf       []byte
 	opened    time.Time
 	read      time.Time // when all blobs were read last
+
+	limits   limits
+	deadline time.Time       // of the refresh under way
+	dirty    map[uint64]bool // pieces whose tables are to be made, by where they begin
+	rows     int             // of all known
+}
+
+// limits bound what a refresh reads and keeps.
+type limits struct {
+	blobs, rows int
+	code        uint64 // bytes
+	time        time.Duration
 }
 
 // ChunkBytes is the size of the pieces that tables are made of, aligned: what
@@ -48,6 +61,8 @@ const (
 	// maxAge is after which time all blobs are read anew though the heaps look the
 	// same: a method may have been replaced by one of the same size.
 	maxAge = 5 * time.Second
+	// maxTime is how long a refresh may take, but for making the tables.
+	maxTime = 1500 * time.Millisecond
 )
 
 // Open reads how the virtual machine of a process describes itself. mem reads the
@@ -56,7 +71,8 @@ const (
 func Open(symbols Symbols, bias uint64, mem io.ReaderAt) (*VM, error) {
 	v := &VM{
 		mem: memory{r: mem}, seed: maphash.MakeSeed(), opened: time.Now(),
-		known: map[uint64]*known{}, blobNames: map[uint64]string{},
+		known: map[uint64]*known{}, blobNames: map[uint64]string{}, dirty: map[uint64]bool{},
+		limits: limits{blobs: maxBlobs, rows: maxRows, code: maxCode, time: maxTime},
 	}
 	var err error
 	v.layout, err = readLayout(&v.mem, symbols, bias)
@@ -68,9 +84,12 @@ func Open(symbols Symbols, bias uint64, mem io.ReaderAt) (*VM, error) {
 
 // Refresh reads the code cache again. It returns the pieces whose code has changed
 // since the last call, and the memory in use of all code heaps, by address. The error
-// wraps ErrNotReady while there is no code cache.
+// wraps ErrNotReady while there is no code cache, and ErrUnknownLayout if there is more
+// in it than a virtual machine has. What there was no time for is left to the next
+// call; the error wraps ErrTooSlow if that is everything.
 func (v *VM) Refresh() ([]Chunk, []Range, error) {
 	v.mem.forget()
+	v.deadline = time.Now().Add(v.limits.time)
 	hs, err := v.heaps()
 	if err != nil {
 		return nil, nil, err
@@ -83,15 +102,27 @@ func (v *VM) Refresh() ([]Chunk, []Range, error) {
 	for i := range hs {
 		ranges[i] = Range{hs[i].low, hs[i].high}
 	}
-	if !changed && time.Since(v.read) < maxAge && time.Since(v.opened) > startTime && !v.anyFresh() {
+	if !changed && len(v.dirty) == 0 && time.Since(v.read) < maxAge && time.Since(v.opened) > startTime && !v.anyFresh() {
 		return nil, ranges, nil
 	}
 	v.mem.forget()
-	dirty := v.update(v.readBlobs(hs))
-	v.old, v.read = hs, time.Now()
-	chunks, err := v.chunks(dirty)
+	blobs, err := v.readBlobs(hs)
+	if err != nil {
+		return nil, nil, err
+	}
+	whole, err := v.update(blobs)
+	if err != nil {
+		return nil, nil, err
+	}
+	if v.old, v.read = nil, time.Now(); whole {
+		v.old = hs
+	}
+	chunks, err := v.chunks()
 	return chunks, ranges, err
 }
+
+// Rows is how many rows are kept, of 16 bytes each.
+func (v *VM) Rows() int { return v.rows }
 
 func (v *VM) anyFresh() bool {
 	for _, k := range v.known {
@@ -102,44 +133,64 @@ func (v *VM) anyFresh() bool {
 	return false
 }
 
-// update looks at the code of blobs that are new, and drops those gone. It returns
-// the pieces of the code cache that change with that, by where they begin.
-func (v *VM) update(blobs []blob) map[uint64]bool {
-	dirty := map[uint64]bool{}
-	touch := func(b *blob) {
-		for at := b.begin &^ (ChunkBytes - 1); at < b.end; at += ChunkBytes {
-			dirty[at] = true
-		}
-	}
-	starting := time.Since(v.opened) < startTime
+// update looks at the code of blobs that are new, drops those gone, and notes the
+// pieces of the code cache that change with that. It returns false if the deadline
+// left some new blobs out, and an error if there are too many rows.
+func (v *VM) update(blobs []blob) (whole bool, err error) {
 	next := make(map[uint64]*known, len(blobs))
+	whole, v.rows = true, 0
 	for i := range blobs {
 		b := &blobs[i]
-		old := v.known[b.addr]
-		if old != nil && old.blob == *b && !old.fresh && (!old.static || !starting) {
-			next[b.addr] = old
+		k := v.known[b.addr]
+		if k != nil && k.blob != *b {
+			k = nil
+		}
+		if whole = whole && (i == 0 || time.Now().Before(v.deadline)); whole {
+			k = v.current(k, b)
+		}
+		if k == nil {
 			continue
 		}
-		if old != nil && old.blob == *b && v.same(old) {
-			old.fresh = false
-			next[b.addr] = old
-			continue
+		next[b.addr] = k
+		if v.rows += len(k.rows); v.rows > v.limits.rows {
+			return false, fmt.Errorf("more than %d rows of code: %w", v.limits.rows, ErrUnknownLayout)
 		}
-		k, err := v.scan(b)
-		if err != nil {
-			continue // gone meanwhile
-		}
-		k.fresh = len(k.rows) > 2 // else they are not made of the code
-		next[b.addr] = &k
-		touch(b)
 	}
 	for addr, old := range v.known {
 		if next[addr] == nil || next[addr].blob != old.blob {
-			touch(&old.blob)
+			v.touch(&old.blob)
 		}
 	}
 	v.known = next
-	return dirty
+	return whole, nil
+}
+
+// touch notes that the tables of the pieces a blob is in are to be made.
+func (v *VM) touch(b *blob) {
+	for at := b.begin &^ (ChunkBytes - 1); at < b.end; at += ChunkBytes {
+		v.dirty[at] = true
+	}
+}
+
+// current returns what there is to know of the code of a blob, of which old, if not
+// nil, was known; nil if it has gone meanwhile.
+func (v *VM) current(old *known, b *blob) *known {
+	starting := time.Since(v.opened) < startTime
+	switch {
+	case old == nil:
+	case !old.fresh && (!old.static || !starting):
+		return old
+	case v.same(old):
+		old.fresh = false
+		return old
+	}
+	k, err := v.scan(b)
+	if err != nil {
+		return nil
+	}
+	k.fresh = len(k.rows) > 2 // else they are not made of the code
+	v.touch(b)
+	return &k
 }
 
 // same reports whether the code of a blob is still what was looked at.
@@ -148,9 +199,9 @@ func (v *VM) same(k *known) bool {
 	return v.mem.read(code, k.begin) == nil && maphash.Bytes(v.seed, code) == k.hash
 }
 
-// chunks makes the tables of the pieces that are dirty.
-func (v *VM) chunks(dirty map[uint64]bool) ([]Chunk, error) {
-	if len(dirty) == 0 {
+// chunks makes the tables of the pieces that are dirty. After an error they are still.
+func (v *VM) chunks() ([]Chunk, error) {
+	if len(v.dirty) == 0 {
 		return nil, nil
 	}
 	blobs := make([]*known, 0, len(v.known))
@@ -159,7 +210,7 @@ func (v *VM) chunks(dirty map[uint64]bool) ([]Chunk, error) {
 	}
 	slices.SortFunc(blobs, func(a, b *known) int { return cmp.Compare(a.begin, b.begin) })
 	var out []Chunk
-	for begin := range dirty {
+	for begin := range v.dirty {
 		c := Chunk{Begin: begin, End: begin + ChunkBytes}
 		if rows := rowsIn(blobs, c.Begin, c.End); len(rows) > 0 {
 			var err error
@@ -169,6 +220,7 @@ func (v *VM) chunks(dirty map[uint64]bool) ([]Chunk, error) {
 		}
 		out = append(out, c)
 	}
+	clear(v.dirty)
 	slices.SortFunc(out, func(a, b Chunk) int { return cmp.Compare(a.Begin, b.Begin) })
 	return out, nil
 }
