@@ -244,7 +244,7 @@ func (s *Sideband) Wake() {
 func (s *Sideband) wait(ms int) (woken bool, err error) {
 	var buf [16]unix.EpollEvent
 	n, err := unix.EpollWait(s.epoll, buf[:], ms)
-	if err == unix.EINTR { // the runtime preempts threads with signals
+	if errors.Is(err, unix.EINTR) { // the runtime preempts threads with signals
 		return false, nil
 	}
 	if err != nil {
