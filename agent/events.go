@@ -15,18 +15,6 @@ import (
 	"github.com/lowflame/lowflame/symbolize"
 )
 
-// queueRaw hands a raw sample to the event loop. It blocks when the loop is
-// behind: the kernel's ring holds the rest, and what does not fit there is
-// counted with its stop instead.
-func (s *Session) queueRaw(ctx context.Context, r *unwinder.RawSample) {
-	s.rawTaken.Add(1)
-	select {
-	case s.raw <- r:
-		s.sideband.Wake()
-	case <-ctx.Done():
-	}
-}
-
 // rescanEvery is how often at most /proc is read anew because events were lost.
 const rescanEvery = 2 * time.Second
 
@@ -59,7 +47,7 @@ func (s *Session) runEvents(ctx context.Context) error {
 		}
 		// What lost events would have told is in /proc.
 		if rescan && time.Since(scanned) > rescanEvery {
-			if err := s.table.Scan(ctx, s.change); err != nil && ctx.Err() == nil {
+			if err := s.rescan(ctx); err != nil && ctx.Err() == nil {
 				return err
 			}
 			rescan, scanned = false, time.Now()
@@ -79,6 +67,15 @@ func (s *Session) apply(events []process.Event) {
 	for _, c := range s.table.Apply(events) {
 		s.change(c)
 	}
+	s.dropTargets()
+	s.unfilter(events)
+}
+
+func (s *Session) rescan(ctx context.Context) error {
+	err := s.table.Scan(ctx, s.change)
+	s.dropTargets()
+	s.sweepFilter()
+	return err
 }
 
 // change passes one change of the process table on to the BPF program.
@@ -94,9 +91,13 @@ func (s *Session) change(c process.Change) {
 	}
 	// An exec ends one image and begins another of the same PID.
 	gone := c.What&process.Ended != 0 && s.table.Live(proc.PID) == nil
+	if gone { // one not asked for may have been published for a raw sample of it
+		s.note(s.publisher.forget(proc.PID))
+	}
 	if len(s.cfg.PIDs) > 0 {
 		if gone { // the program samples descendants that are not told of in order
 			s.note(s.unwinder.RemovePID(proc.PID))
+			s.ended = append(s.ended, proc.PID)
 		}
 		if !s.wanted(c) {
 			return
@@ -104,8 +105,6 @@ func (s *Session) change(c process.Change) {
 	}
 	switch {
 	case gone:
-		delete(s.targets, proc.PID)
-		s.note(s.publisher.forget(proc.PID))
 	case c.What&process.Ended != 0:
 	case c.What&(process.NewImage|process.Mapped) != 0:
 		if parent := s.table.Live(proc.PPID); proc.Inherited && parent != nil {
@@ -123,19 +122,6 @@ func generatesCode(proc *process.Process) bool {
 	return slices.ContainsFunc(proc.Mappings, func(m process.Mapping) bool {
 		return m.Kind == process.KindAnon || m.Kind == process.KindMemfd
 	})
-}
-
-// wanted reports whether a process is one of those asked for, or a descendant.
-func (s *Session) wanted(c process.Change) bool {
-	pid := c.Process.PID
-	if s.targets[pid] {
-		return true
-	}
-	if s.cfg.Follow && c.What&process.NewImage != 0 && s.targets[c.Process.PPID] {
-		s.targets[pid] = true
-		return true
-	}
-	return false
 }
 
 // walkQueued walks the raw samples that the table is current for and returns
@@ -182,18 +168,6 @@ func (s *Session) walk(r *unwinder.RawSample) {
 		s.unsolved(sp.vm, &sample)
 	}
 	s.walkDone(r, &sample)
-}
-
-// walkDone passes a raw sample on, walked.
-func (s *Session) walkDone(r *unwinder.RawSample, sample *stack.Sample) {
-	s.rawDone.Add(1)
-	if r.Walked {
-		s.comparer.addWalked(sample)
-		return
-	}
-	s.walkedMu.Lock()
-	s.walked = append(s.walked, *sample)
-	s.walkedMu.Unlock()
 }
 
 // runVMs takes in what was read of virtual machines, and walks the samples that

@@ -58,7 +58,7 @@ func (p *publisher) publish(proc *process.Process) error {
 		ms = append(ms, m)
 	}
 	p.published[proc.PID] = struct{}{}
-	err := p.unwinder.SetProcess(proc.PID, proc.Since, ms)
+	err := p.unwinder.SetProcess(proc.PID, max(proc.Since, proc.Known), ms)
 	if err == nil && p.told != nil {
 		p.told(proc, missing)
 	}

@@ -63,6 +63,9 @@ func walkRaw(sp *space, raw *unwinder.RawSample) stack.Sample {
 	sample := raw.Sample
 	walked := unwind.Walk(nativeArch(), sp, &raw.Stack, raw.Regs, unwinder.MaxUserFrames)
 	sample.Stop = walked.Stop
+	if sample.Stop == stack.StopEnd && len(raw.Kernel) >= unwinder.MaxKernelFrames {
+		sample.Stop = stack.StopTooDeep // as the BPF program does: frames in the middle may be missing
+	}
 	sample.Interrupted = walked.Interrupted
 	sample.User = make([]stack.Addr, len(walked.PCs))
 	for i, pc := range walked.PCs {

@@ -4,11 +4,9 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
-	"strconv"
 	"strings"
 	"time"
 
@@ -26,6 +24,8 @@ type Recording struct {
 	start   time.Time
 	end     time.Time
 	samples uint64
+	// notWalked counts Window.NotWalked.
+	notWalked uint64
 	// complete counts the samples whose stack is whole.
 	complete uint64
 	// cpuBefore is the CPU time used before sampling began.
@@ -57,11 +57,12 @@ func (r *Recording) Run(ctx context.Context, started func(), progress func(Progr
 		started()
 	}, func(w Window) {
 		r.stats.Add(&w.Stats)
+		r.notWalked += w.NotWalked
 		for i := range w.Samples {
 			r.add(w.Samples[i])
 		}
 		progress(Progress{
-			Elapsed: time.Since(r.start), Samples: r.samples, Complete: r.complete, Lost: r.stats.Dropped(),
+			Elapsed: time.Since(r.start), Samples: r.samples, Complete: r.complete, Lost: r.stats.Dropped() + r.notWalked,
 		})
 	})
 	r.end = time.Now()
@@ -88,9 +89,10 @@ func (r *Recording) Result() (*pprofexport.Builder, pprofexport.Quality) {
 		Fired:    r.stats.Fired,
 		Filtered: r.stats.Filtered + r.stats.Idle,
 		Drops: map[string]uint64{
-			"counts_full": r.stats.DropCounts,
-			"traces_full": r.stats.DropTraces,
-			"no_state":    r.stats.DropState,
+			"counts_full":    r.stats.DropCounts,
+			"traces_full":    r.stats.DropTraces,
+			"no_state":       r.stats.DropState,
+			"raw_not_walked": r.notWalked,
 		},
 		CPU:         cpu - r.cpuBefore + time.Duration(r.stats.NS),
 		MemoryBytes: rss,
@@ -116,26 +118,4 @@ func kernelRelease() string {
 		return ""
 	}
 	return strings.TrimSpace(string(b))
-}
-
-var errNoSuchProcess = errors.New("no such process")
-
-// CheckPID returns an error unless pid is a process that runs: not one that has
-// ended and waits for its parent, and not a thread of another.
-func CheckPID(pid uint32) error {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return fmt.Errorf("process %d: %w", pid, errNoSuchProcess)
-	}
-	for line := range strings.Lines(string(text)) {
-		key, value, _ := strings.Cut(line, ":")
-		value = strings.TrimSpace(value)
-		switch {
-		case key == "State" && strings.ContainsAny(value[:min(len(value), 1)], "ZX"):
-			return fmt.Errorf("process %d: %w", pid, errNoSuchProcess)
-		case key == "Tgid" && value != strconv.FormatUint(uint64(pid), 10):
-			return fmt.Errorf("process %d: it is a thread of process %s: give that", pid, value)
-		}
-	}
-	return nil
 }

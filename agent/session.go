@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -60,6 +59,9 @@ type Config struct {
 type Window struct {
 	Samples []pprofexport.Sample
 	Stats   unwinder.Stats
+	// NotWalked counts raw samples, of this or an earlier window, that are lost: the
+	// last window does not wait for ever.
+	NotWalked uint64
 }
 
 // Session samples until it is told to stop.
@@ -77,19 +79,15 @@ type Session struct {
 	// targets holds the processes asked for and their descendants, when only
 	// those are sampled. Owned by the event loop.
 	targets map[uint32]bool
+	ended   []uint32 // of them, see dropTargets
 	// raw carries raw samples to the event loop: only there is it known up to
 	// which time the process table is current.
-	raw chan *unwinder.RawSample
-	// rawTaken counts the raw samples handed over by the kernel, rawDone those
-	// walked.
-	rawTaken, rawDone atomic.Uint64
+	raw  chan *unwinder.RawSample
+	raws rawCounts
 	// applied is the CLOCK_MONOTONIC time up to which events are in the table.
 	applied   atomic.Uint64
 	ksyms     atomic.Bool // kernel symbols changed
 	restarted restarted
-
-	walkedMu sync.Mutex // guards walked
-	walked   []stack.Sample
 
 	loadTime time.Duration
 	comparer *comparer // nil without Config.Compare
@@ -311,7 +309,8 @@ func (s *Session) drain(ctx context.Context, use func(Window)) error {
 	if s.comparer != nil {
 		s.comparer.addBPF(samples)
 	}
-	s.emit(append(samples, s.takeWalked()...), stats, use)
+	s.raws.fired += stats.Raw
+	s.emit(append(samples, s.raws.take()...), Window{Stats: stats}, use)
 	before := now - min(now, uint64(keepDead)) // the clock starts at boot
 	s.table.Forget(before)
 	s.resolver.forget(before)
@@ -321,19 +320,10 @@ func (s *Session) drain(ctx context.Context, use func(Window)) error {
 	return nil
 }
 
-// drainRaw waits for the raw samples still under way.
-func (s *Session) drainRaw(ctx context.Context, use func(Window)) error {
-	if err := s.unwinder.FlushRaw(ctx); err != nil {
-		return err
-	}
-	s.await(ctx, func() bool { return s.rawDone.Load() == s.rawTaken.Load() })
-	s.emit(s.takeWalked(), unwinder.Stats{}, use)
-	return nil
-}
-
-func (s *Session) emit(samples []stack.Sample, stats unwinder.Stats, use func(Window)) {
+// emit hands w on, with the samples.
+func (s *Session) emit(samples []stack.Sample, w Window, use func(Window)) {
 	s.resolver.begin(s.ksyms.Swap(false))
-	w := Window{Stats: stats, Samples: make([]pprofexport.Sample, 0, len(samples))}
+	w.Samples = make([]pprofexport.Sample, 0, len(samples))
 	for i := range samples {
 		w.Samples = append(w.Samples, s.resolver.resolve(&samples[i]))
 	}
@@ -355,14 +345,6 @@ func (s *Session) await(ctx context.Context, done func() bool) {
 		s.sideband.Wake()
 		time.Sleep(200 * time.Microsecond)
 	}
-}
-
-func (s *Session) takeWalked() []stack.Sample {
-	s.walkedMu.Lock()
-	defer s.walkedMu.Unlock()
-	w := s.walked
-	s.walked = nil
-	return w
 }
 
 // Close releases everything. Run has returned.

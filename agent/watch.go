@@ -5,6 +5,8 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +21,10 @@ import (
 type restarted struct {
 	mu   sync.Mutex // guards what follows
 	cpus []int
+	// again holds CPUs where that failed, for the next second; unwatched is the
+	// last error logged of them.
+	again     []int
+	unwatched string
 	// failed is the last error logged: what does not get better is logged once.
 	failed string
 }
@@ -29,6 +35,33 @@ func (r *restarted) take() []int {
 	cpus := r.cpus
 	r.cpus = nil
 	return cpus
+}
+
+// retry has CPUs, if any, tried again in a second, and reports whether err is news.
+func (r *restarted) retry(cpus []int, err error) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.again = append(r.again, cpus...)
+	said := r.unwatched
+	r.unwatched = ""
+	if err != nil {
+		r.unwatched = err.Error()
+	}
+	return err != nil && r.unwatched != said
+}
+
+// add has CPUs taken next, and those to be tried again. It reports whether there is
+// any.
+func (r *restarted) add(cpus []int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, cpu := range slices.Concat(cpus, r.again) {
+		if !slices.Contains(r.cpus, cpu) {
+			r.cpus = append(r.cpus, cpu)
+		}
+	}
+	r.again = nil
+	return len(r.cpus) > 0
 }
 
 // watchEvery is how often is looked for CPUs that are not sampled any more. A window
@@ -52,8 +85,8 @@ func (s *Session) runWatch(ctx context.Context) error {
 // a CPU has stopped too, or is as well restarted.
 func (s *Session) watch() {
 	cpus, err := s.unwinder.Watch(time.Now())
+	due := s.restarted.add(cpus)
 	s.restarted.mu.Lock()
-	s.restarted.cpus = append(s.restarted.cpus, cpus...)
 	said := s.restarted.failed
 	s.restarted.failed = ""
 	if err != nil {
@@ -66,7 +99,7 @@ func (s *Session) watch() {
 	for _, cpu := range cpus {
 		level.Info(s.cfg.Logger).Log("msg", "sampling of a CPU was restarted", "cpu", cpu)
 	}
-	if len(cpus) > 0 {
+	if due {
 		s.sideband.Wake()
 	}
 }
@@ -75,13 +108,21 @@ func (s *Session) watch() {
 // may have been missed.
 func (s *Session) reopen() bool {
 	cpus := s.restarted.take()
+	if len(cpus) == 0 {
+		return false
+	}
+	var failed []int
+	var errs []error
 	for _, cpu := range cpus {
 		// A CPU that has gone offline again is restarted again when it is back.
 		if err := s.sideband.Reopen(cpu); err != nil && !errors.Is(err, unix.ENODEV) {
-			level.Warn(s.cfg.Logger).Log("msg", "processes of a CPU are not watched now", "cpu", cpu, "err", err)
+			failed, errs = append(failed, cpu), append(errs, err)
 		}
 	}
-	return len(cpus) > 0
+	if err := errors.Join(errs...); s.restarted.retry(failed, err) {
+		level.Warn(s.cfg.Logger).Log("msg", "processes of a CPU are not watched now", "cpus", fmt.Sprint(failed), "err", err)
+	}
+	return true
 }
 
 // expected is how often the timers were to fire so far, 0 if that is not known.

@@ -96,3 +96,23 @@ int main(void) { for (;;) late_hot(); }
 		t.Errorf("a program that began while nobody watched has no names: %v\n%v", n, p.Comments)
 	}
 }
+
+// TestReopenAgain has a CPU that cannot be watched: it is tried again every second,
+// not at once.
+func TestReopenAgain(t *testing.T) {
+	s := openSession(t, Config{})
+	const cpu = 4000
+	s.restarted.add([]int{cpu})
+	for range 2 {
+		if !s.reopen() {
+			t.Fatal("the CPU is not tried")
+		}
+		if s.reopen() {
+			t.Error("the CPU is tried again at once")
+		}
+		s.watch()
+	}
+	if got := s.restarted.take(); len(got) != 1 || got[0] != cpu {
+		t.Errorf("CPUs to watch afresh: %v, want %d", got, cpu)
+	}
+}

@@ -123,7 +123,7 @@ func (b *batch) exec(ev *Event) {
 		}
 		b.end(e, ev.Time)
 		p = *old.p
-		p.Until, p.Mappings, p.Exe, p.KThread, p.Truncated = 0, nil, "", false, false
+		p.Until, p.Known, p.Mappings, p.Exe, p.KThread, p.Truncated = 0, 0, nil, "", false, false
 	} else {
 		level = readAll
 	}

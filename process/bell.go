@@ -68,9 +68,6 @@ func (s *Sideband) settle() (woken bool, err error) {
 	if woken {
 		s.resetWake()
 	}
-	for _, r := range s.bells {
-		r.discard()
-	}
 	return woken, nil
 }
 

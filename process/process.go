@@ -102,6 +102,10 @@ type Process struct {
 	Since uint64
 	// Until is when it ended by exec or exit; 0 while it is in force.
 	Until uint64
+	// Known is when Mappings were last read from /proc, CLOCK_MONOTONIC ns from
+	// before the reading: an image that was found there may have begun at any time
+	// from Since to Known. It is 0 where all is from events.
+	Known uint64
 	// Comm is the main thread's name, any bytes; at most 15 of them but for
 	// kernel threads.
 	Comm string

@@ -223,7 +223,7 @@ func (b *batch) update(img *image, r *reading) {
 	}
 	p.setDetails(r.details)
 	if r.mapsErr == nil {
-		p.Truncated = r.truncated
+		p.Truncated, p.Known = r.truncated, r.at
 		b.setMappings(img, r.maps)
 	}
 }

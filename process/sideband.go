@@ -125,7 +125,7 @@ func (s *Sideband) open(cpus []int) error {
 		return err
 	}
 	for _, cpu := range cpus {
-		if err := s.openCPU(cpu); err != nil && !errors.Is(err, unix.ENODEV) {
+		if _, err := s.openCPU(cpu); err != nil && !errors.Is(err, unix.ENODEV) {
 			return err
 		}
 	}
@@ -149,38 +149,39 @@ func (s *Sideband) watch(fd int, id int32) error {
 // a Scan due. The error is unix.ENODEV for an offline CPU.
 func (s *Sideband) Reopen(cpu int) error {
 	s.drain() // what is in the old ring is still good
-	if err := s.openCPU(cpu); err != nil {
-		return err
+	opened, err := s.openCPU(cpu)
+	if opened {
+		s.pending = append(s.pending, Event{Kind: EventLost, Time: monotonic()})
 	}
-	s.pending = append(s.pending, Event{Kind: EventLost, Time: monotonic()})
-	return nil
+	return err
 }
 
-// openCPU opens the ring of a CPU, in place of the one there is.
-func (s *Sideband) openCPU(cpu int) error {
+// openCPU opens the ring of a CPU, in place of the one there is, and its bell.
+// opened says that the ring is there, whatever the error.
+func (s *Sideband) openCPU(cpu int) (opened bool, err error) {
 	r, err := openRing(cpu, s.config.RingBytes, &s.attr)
 	if errors.Is(err, unix.EINVAL) && s.attr.Bits&bitBuildID != 0 { // before 5.12
 		s.attr.Bits &^= bitBuildID
 		r, err = openRing(cpu, s.config.RingBytes, &s.attr)
 	}
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("%w (it is %s now): %w", ErrNotPermitted, paranoid(), err)
+		return false, fmt.Errorf("%w (it is %s now): %w", ErrNotPermitted, paranoid(), err)
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := s.watch(r.fd, int32(cpu)); err != nil {
 		_ = r.close() // err says more
-		return err
+		return false, err
 	}
 	for i, old := range s.rings {
 		if old.cpu == cpu {
 			s.rings[i] = r
-			return errors.Join(old.close(), s.openBell(cpu))
+			return true, errors.Join(old.close(), s.openBell(cpu))
 		}
 	}
 	s.rings = append(s.rings, r)
-	return s.openBell(cpu)
+	return true, s.openBell(cpu)
 }
 
 func paranoid() string {
@@ -243,7 +244,7 @@ func (s *Sideband) Wake() {
 func (s *Sideband) wait(ms int) (woken bool, err error) {
 	var buf [16]unix.EpollEvent
 	n, err := unix.EpollWait(s.epoll, buf[:], ms)
-	if err == unix.EINTR { // the runtime preempts threads with signals
+	if errors.Is(err, unix.EINTR) { // the runtime preempts threads with signals
 		return false, nil
 	}
 	if err != nil {
@@ -262,9 +263,14 @@ func (s *Sideband) wait(ms int) (woken bool, err error) {
 		}
 	}
 	if rung && !woken {
-		return s.settle()
+		woken, err = s.settle()
 	}
-	return woken, nil
+	if rung { // epoll forgets that it rang: a full bell would ring no more
+		for _, r := range s.bells {
+			r.discard()
+		}
+	}
+	return woken, err
 }
 
 func (s *Sideband) resetWake() {

@@ -264,6 +264,25 @@ func TestSidebandReopen(t *testing.T) {
 	}
 }
 
+// A ring that is new tells of the gap before it, even if not all went well.
+func TestSidebandReopenFails(t *testing.T) {
+	s := openSideband(t, SidebandConfig{})
+	old := s.rings[0]
+	mem := old.mem
+	old.mem = mem[:len(mem)-1] // x/sys refuses to unmap that
+	t.Cleanup(func() {
+		if err := unix.Munmap(mem); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := s.Reopen(old.cpu); err == nil {
+		t.Error("no error")
+	}
+	if s.rings[0] == old || !slices.ContainsFunc(s.pending, func(ev Event) bool { return ev.Kind == EventLost }) {
+		t.Errorf("%d events, none of them says that some were lost", len(s.pending))
+	}
+}
+
 // Without privileges the error says what is missing.
 func TestSidebandNotPermitted(t *testing.T) {
 	if os.Geteuid() != 0 {

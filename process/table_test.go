@@ -325,6 +325,40 @@ func TestScanFake(t *testing.T) {
 	checkStats(t, table)
 }
 
+// TestKnown looks at since when the mappings of an image are known to be its own.
+func TestKnown(t *testing.T) {
+	root := t.TempDir()
+	table := NewTable(root)
+	known := func(when string, low, high uint64) {
+		t.Helper()
+		if p := table.Live(9); p == nil || p.Known < low || p.Known > high {
+			t.Errorf("%s: %+v, want Known from %d to %d", when, p, low, high)
+		}
+	}
+	before := monotonic()
+	fakeProc(t, root, 9, 'S', 100, oneMap)
+	table.Rescan(9)
+	after := monotonic()
+	known("read", before, after)
+	table.Apply([]Event{{Kind: EventFork, Time: after + 1, PID: 10, TID: 10, PPID: 9}})
+	if p := table.Live(10); p == nil || p.Known != 0 || len(p.Mappings) != 1 {
+		t.Errorf("a child has its mappings from its parent, not from a reading: %+v", p)
+	}
+	table.Apply([]Event{{Kind: EventLost, Time: after + 2, Lost: 1}})
+	fakeProc(t, root, 9, 'S', 101, oneMap)
+	before = monotonic()
+	table.Rescan(9)
+	after = monotonic()
+	known("read after a lost exec", before, after)
+	if err := os.Remove(filepath.Join(root, "9", "maps")); err != nil {
+		t.Fatal(err)
+	}
+	table.Rescan(9)
+	known("read without mappings", before, after)
+	table.Apply([]Event{{Kind: EventExec, Time: monotonic(), PID: 9, TID: 9, Comm: "b"}})
+	known("exec", 0, 0)
+}
+
 // A process is read after an exec whose event is applied later only.
 func TestRescanAheadOfEvents(t *testing.T) {
 	root := t.TempDir()

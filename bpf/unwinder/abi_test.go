@@ -77,7 +77,7 @@ func TestConstantsAgree(t *testing.T) {
 		"UNW_FILTER_SAMPLE": filterSample, "UNW_FILTER_BASELINE": filterBaseline, "UNW_MAX_CGROUPS": MaxCgroups,
 		"UNW_COST_WALK": costWalk, "UNW_COST_FRAME": costFrame, "UNW_COST_SAMPLE": costSample,
 		"UNW_COST_BASELINE": costBaseline, "UNW_COSTS": numCosts, "UNW_COST_BUCKETS": costBuckets,
-		"UNW_PROC_MAPPINGS": maxProcessMappings, "UNW_PAGE_ROWS": unwind.MaxPageRows, "UNW_MAX_USER": MaxUserFrames,
+		"UNW_PROC_MAPPINGS": maxProcessMappings, "UNW_PAGE_ROWS": unwind.MaxPageRows, "UNW_MAX_USER": MaxUserFrames, "UNW_MAX_KERNEL": MaxKernelFrames,
 		"UNW_WIDE_WORDS": unwind.WideWords, "UNW_REGS": unwind.NumRegs, "UNW_FP_WALK_MAX": unwind.FPWalkMax,
 		"UNW_SHARD_WORDS": unwind.MaxPieceWords, "UNW_SHARDS": maxShards, "UNW_CHUNKS": maxChunks, "UNW_CHUNK_ENTRIES": chunkMappings,
 	} {

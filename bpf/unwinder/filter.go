@@ -34,6 +34,28 @@ func (u *Unwinder) RemovePID(pid uint32) error {
 	return nil
 }
 
+// HasPID reports whether a process is among those sampled: added, or the descendant
+// of one with Config.Follow.
+func (u *Unwinder) HasPID(pid uint32) bool {
+	var how uint8
+	return u.objs.UnwFilter.Lookup(pid, &how) == nil
+}
+
+// PIDs lists the processes that HasPID holds for.
+func (u *Unwinder) PIDs() ([]uint32, error) {
+	var pids []uint32
+	var pid uint32
+	var how uint8
+	entries := u.objs.UnwFilter.Iterate()
+	for entries.Next(&pid, &how) {
+		pids = append(pids, pid)
+	}
+	if err := entries.Err(); err != nil {
+		return pids, fmt.Errorf("list the processes to sample: %w", err)
+	}
+	return pids, nil
+}
+
 // AddBaseline has the kernel walk the user stacks of a process by frame pointers,
 // and Costs say what that costs. Nothing else becomes of its samples, which count
 // as filtered. Config.Filter and Config.Measure are set.

@@ -83,9 +83,9 @@ type retired struct {
 
 // SetProcess publishes the executable mappings of a process, which are sorted
 // and do not overlap. They are written beside the old ones and then swapped in,
-// so that a walk sees one or the other. since is when the process began to run
-// the program they are of, CLOCK_MONOTONIC ns; if it has begun another since then
-// nothing is published.
+// so that a walk sees one or the other. since is a time, CLOCK_MONOTONIC ns, at which
+// the process is known to have run the program they are of; if it has begun another
+// since then nothing is published.
 func (u *Unwinder) SetProcess(pid uint32, since uint64, ms []Mapping) error {
 	if err := u.processes.set(pid, since, ms); err != nil {
 		return fmt.Errorf("publish the mappings of process %d: %w", pid, err)

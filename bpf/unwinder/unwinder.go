@@ -97,6 +97,10 @@ type Unwinder struct {
 // the innermost and end in TOO_DEEP.
 const MaxUserFrames = 1024
 
+// MaxKernelFrames is how many frames of a kernel stack are kept. One with as many
+// may have been cut: such a sample does not end in END.
+const MaxKernelFrames = 127
+
 const (
 	defaultFrequency    = 199
 	defaultMaxProcesses = 16384
