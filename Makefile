@@ -30,8 +30,8 @@ MATRIX_PACKAGES := gcc g++ libc6-dev gcc-aarch64-linux-gnu g++-aarch64-linux-gnu
 
 # Packages tested at a time. On more than two CPUs, raise it: make test JOBS=4.
 JOBS ?= 2
-TEST_TIMEOUT ?= 12m
-PACKAGE_TIMEOUT ?= 8m
+TEST_TIMEOUT ?= 25m
+PACKAGE_TIMEOUT ?= 15m
 FUZZTIME ?= 30s
 BENCH ?= .
 PKG ?= ./...

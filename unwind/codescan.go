@@ -238,9 +238,13 @@ func (c *codeScan) leave(fn *codeFunc) bool {
 	for _, e := range f.exits {
 		to := c.find(e.to)
 		switch {
-		case (e.state.returns() || e.state.root) && c.entry(e.to):
+		case (e.state.returns() || e.state.root) && c.entry(e.to),
+			// Nothing is known that could contradict what calls of it say.
+			e.state.sp == regUnknown && to >= 0 && c.entry(e.to):
 			fn.leaves = append(fn.leaves, e.to)
-		case to < 0 || &c.funcs[to] == fn:
+		case to < 0 || &c.funcs[to] == fn, e.state.ra != 0, e.state.root:
+			// With the last two the target would have nothing in common with
+			// those that call it.
 			return false
 		default:
 			fn.exits = append(fn.exits, e)

@@ -29,7 +29,7 @@ const (
 // on every workload.
 func TestTwins(t *testing.T) {
 	if testing.Short() {
-		t.Skip("runs every workload for 2.5 s")
+		t.Skip("runs every workload for 2.2 s")
 	}
 	if os.Geteuid() != 0 {
 		t.Skip("sampling needs root")
@@ -43,7 +43,7 @@ func TestTwins(t *testing.T) {
 	forEachWorkload(t, func(t *testing.T, p workloads.Program) {
 		var twins Twins
 		for range twinRuns {
-			compare(t, &twins, p.Command(2.5))
+			compare(t, &twins, p.Command(2.2))
 			if twins.Compared+twins.Short >= twinSamples {
 				break
 			}
