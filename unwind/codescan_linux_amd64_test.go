@@ -4,6 +4,7 @@ package unwind
 
 import (
 	"debug/elf"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,8 +56,7 @@ func TestSingleStepBare(t *testing.T) {
 					return
 				}
 				last := names[len(names)-1]
-				// musl's crti.o has no type on its functions.
-				crt := res.Stop == stack.StopNoRule && strings.HasPrefix(last, "bare+")
+				crt := isStartup(&res, last)
 				if !own[last] && (crt || knownGap(l, res, last) != "") {
 					gaps++
 					return
@@ -72,6 +72,16 @@ func TestSingleStepBare(t *testing.T) {
 			}
 		})
 	}
+}
+
+// isStartup reports whether a walk ended in code that a C library's start-up files
+// and dynamic linker have without rules: musl's crti.o has no type on its functions,
+// which are put together from pieces, and __dls3 jumps to the program.
+func isStartup(res *Result, last string) bool {
+	if res.Stop == stack.StopUnsupportedRule {
+		return len(res.PCs) == 1 && slices.Contains([]string{"_init", "_fini", "__dls3"}, last)
+	}
+	return res.Stop == stack.StopNoRule && (strings.HasPrefix(last, "bare+") || strings.HasPrefix(last, "libc.so+"))
 }
 
 // ownFunctions returns the names of the functions of bare.c.

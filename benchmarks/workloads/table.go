@@ -37,6 +37,8 @@ func cTable() []Workload {
 		Workload{
 			Name: "exceptions", About: "C++ exceptions thrown through frames, and virtual calls",
 			Build: [][]string{{"CXX", "-o", "$OUT", "cpp/exceptions.cpp"}},
+			// The last instructions of _Unwind_RaiseException replace the stack.
+			Stops: []string{"NO_MAPPING"},
 		},
 		Workload{
 			Name: "threads", About: "eight threads: stacks that begin at clone",
