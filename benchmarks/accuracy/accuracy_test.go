@@ -64,6 +64,9 @@ func testWorkload(t *testing.T, lowflame string, p workloads.Program) {
 	for _, problem := range result.Problems {
 		t.Error(problem)
 	}
+	if p.MaxStopped > 0 && float64(result.Stopped) > p.MaxStopped*float64(result.User) {
+		t.Errorf("%d of %d stacks end in %v, want at most %.1f %%", result.Stopped, result.User, p.Stops, 100*p.MaxStopped)
+	}
 	for _, problem := range CheckThreads(rec, p.Threads) {
 		t.Error(problem)
 	}

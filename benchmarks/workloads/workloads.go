@@ -45,7 +45,9 @@ type Workload struct {
 	// Stops are the reasons for which its stacks may be cut off, since what is
 	// missing cannot be found.
 	Stops []string
-	Arch  []string // GOARCH values it builds for, nil for all
+	// MaxStopped is the largest share of its stacks that may be, 0 for any.
+	MaxStopped float64
+	Arch       []string // GOARCH values it builds for, nil for all
 }
 
 // Program is a built workload.
