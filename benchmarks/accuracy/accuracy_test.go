@@ -47,13 +47,22 @@ func TestWorkloads(t *testing.T) {
 }
 
 func testWorkload(t *testing.T, lowflame string, p workloads.Program) {
+	problems := judge(t, lowflame, p)
+	if len(problems) != 0 {
+		// What is wrong with lowflame is wrong again; what the machine did beside it is not.
+		t.Logf("once more, after: %s", strings.Join(problems, "; "))
+		problems = judge(t, lowflame, p)
+	}
+	for _, problem := range problems {
+		t.Error(problem)
+	}
+}
+
+// judge records p and returns what is wrong with the recording.
+func judge(t *testing.T, lowflame string, p workloads.Program) (problems []string) {
+	t.Helper()
 	prof, report := recordEnough(t, lowflame, p)
-	for _, problem := range CheckProfile(prof) {
-		t.Error(problem)
-	}
-	for _, problem := range ReadAccounting(prof).Check(prof) {
-		t.Error(problem)
-	}
+	problems = append(CheckProfile(prof), ReadAccounting(prof).Check(prof)...)
 	pid := report.PID
 	if report.Family {
 		pid = 0
@@ -61,15 +70,12 @@ func testWorkload(t *testing.T, lowflame string, p workloads.Program) {
 	rec := FromProfile(prof, pid)
 	result := Check(rec, report, p.Stops...)
 	t.Log(result)
-	for _, problem := range result.Problems {
-		t.Error(problem)
-	}
+	problems = append(problems, result.Problems...)
 	if p.MaxStopped > 0 && float64(result.Stopped) > p.MaxStopped*float64(result.User) {
-		t.Errorf("%d of %d stacks end in %v, want at most %.1f %%", result.Stopped, result.User, p.Stops, 100*p.MaxStopped)
+		problems = append(problems, fmt.Sprintf("%d of %d stacks end in %v, want at most %.1f %%",
+			result.Stopped, result.User, p.Stops, 100*p.MaxStopped))
 	}
-	for _, problem := range CheckThreads(rec, p.Threads) {
-		t.Error(problem)
-	}
+	return append(problems, CheckThreads(rec, p.Threads)...)
 }
 
 // minCPU is how much CPU time a run must have had to be judged, as a share of its

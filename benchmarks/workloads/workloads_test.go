@@ -31,13 +31,11 @@ func TestReports(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, err := p.Run(t.Context(), 0.3)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var sum float64
-			for _, truth := range r.Truth {
-				sum += truth.Share
+			r, sum := reportOf(t, p, 0.3)
+			if sum < 0.9 || sum > 1.001 {
+				// On a busy machine, starting takes a larger part of a short run.
+				t.Logf("shares add up to %.4f of %.1f ms CPU: once more, and longer", sum, float64(r.CPUNS)/1e6)
+				r, sum = reportOf(t, p, 2)
 			}
 			if sum < 0.9 || sum > 1.001 {
 				t.Errorf("shares add up to %.4f of %.1f ms CPU, want nearly 1", sum, float64(r.CPUNS)/1e6)
@@ -48,6 +46,19 @@ func TestReports(t *testing.T) {
 			}
 		})
 	}
+}
+
+// reportOf runs p and returns what it reports, and the sum of all shares of it.
+func reportOf(t *testing.T, p Program, seconds float64) (r *Report, sum float64) {
+	t.Helper()
+	r, err := p.Run(t.Context(), seconds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, truth := range r.Truth {
+		sum += truth.Share
+	}
+	return r, sum
 }
 
 func TestNamesDiffer(t *testing.T) {
