@@ -119,7 +119,7 @@ func (m *machine) whyLost(s *frameState) string {
 	case s.cfaExpr == nil && s.cfaReg == noReg:
 		return "no CFA is defined"
 	case s.cfaExpr != nil && !ok:
-		return "the CFA is an expression of more than one register and one load"
+		return "the CFA is an expression of more than one register, an index and one load"
 	case !ok:
 		return "the CFA's register or offset is out of range"
 	}

@@ -77,7 +77,7 @@ func wideRule(s *frameState, fpReg uint32) (Rule, Wide) {
 	if !ok {
 		return lost()
 	}
-	w := Wide{Reg: base.reg, Deref: base.deref, CFAOff: base.off, Add: base.add}
+	w := Wide{Reg: base.reg, Deref: base.deref, Index: base.index, CFAOff: base.off, Add: base.add}
 	w.RA, w.RAArg, ok = where(s, &s.ra, fpReg)
 	if !ok {
 		return lost()
