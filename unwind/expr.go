@@ -28,13 +28,14 @@ type cfaBase struct {
 	off, add int32
 }
 
-// parseCFA returns the CFA rule of s if it has the shape of a cfaBase.
-func parseCFA(s *frameState) (cfaBase, bool) {
-	if s.cfaExpr == nil {
+// parseCFA returns the CFA rule of s, whose expression is in data, if it has the shape
+// of a cfaBase.
+func parseCFA(s *frameState, data []byte) (cfaBase, bool) {
+	if !s.cfaExpr.set() {
 		return cfaBase{reg: uint8(s.cfaReg), off: int32(s.cfaOff)},
 			s.cfaReg < NumRegs && fits32(s.cfaOff)
 	}
-	r := reader{b: s.cfaExpr}
+	r := reader{b: s.cfaExpr.in(data)}
 	reg, off, ok := readBreg(&r)
 	if !ok || reg >= NumRegs {
 		return cfaBase{}, false

@@ -79,7 +79,11 @@ type first struct {
 func (src *sources) first(entry gap) (first, error) {
 	e := src.encoder()
 	m := merger{low: entryRows(entry), add: e.add}
-	err := src.each(m.row)
+	row := m.row
+	if len(m.low) == 0 {
+		row = e.add
+	}
+	err := src.each(row)
 	m.until(1<<64 - 1)
 	t, tooBig := e.finish()
 	return first{t, entry, e.none, e.pads}, firstError(tooBig, err)
@@ -228,12 +232,15 @@ func (src *sources) read(s *section, name string, add func(uint64, Rule)) error 
 		return nil
 	}
 	m := src.arch.machine()
+	m.data = s.data
 	c := s.reader(src, name, func(pc uint64, st *frameState) {
 		if st == nil {
 			add(pc, 0)
-			return
+		} else if r, ok := m.usual(st); ok {
+			add(pc, r)
+		} else {
+			add(pc, m.pack(st, &src.wide))
 		}
-		add(pc, m.pack(st, &src.wide))
 	})
 	c.run(parseHdr(s.hdr, s.hdrAddr, s.addr))
 	if c.err != nil {
