@@ -100,8 +100,15 @@ func (src *sources) with(f *first, found []span) (*Table, error) {
 }
 
 func (src *sources) encoder() *encoder {
-	return &encoder{table: Table{Arch: src.arch}, wide: &src.wide, padding: src.padding()}
+	e := &encoder{table: Table{Arch: src.arch}, wide: &src.wide, padding: src.padding()}
+	if src.eh != nil && e.padding > 0 {
+		e.pads = make([]gap, 0, len(src.eh.data)/frameBytes)
+	}
+	return e
 }
+
+// frameBytes is less than functions take of .eh_frame in large files, on average.
+const frameBytes = 48
 
 // rows passes on the rows that f was made of, but for those of the entry point.
 func (f *first) rows(src *sources, pass func(uint64, Rule)) {
