@@ -73,6 +73,8 @@ func (x *executor) run() bool {
 		case op == cfaDefCFAOffset:
 			x.state.cfaOff = int64(x.short())
 		case op == cfaNop:
+		case op == cfaAdvanceLoc1:
+			more = x.advance(uint64(x.u8()))
 		case op&0xc0 == cfaRestore:
 			x.restore(low)
 		default:
@@ -189,8 +191,6 @@ func (x *executor) extended(op uint8) bool {
 		// strips it always.
 	case cfaSetLoc:
 		return x.setLoc()
-	case cfaAdvanceLoc1:
-		return x.advance(uint64(x.u8()))
 	case cfaAdvanceLoc2:
 		return x.advance(uint64(x.u16()))
 	case cfaAdvanceLoc4:
