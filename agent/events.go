@@ -18,6 +18,9 @@ import (
 // rescanEvery is how often at most /proc is read anew because events were lost.
 const rescanEvery = 2 * time.Second
 
+// settledWait is how long new mappings of a settled process may stay unread.
+const settledWait = 200 * time.Millisecond
+
 // runEvents keeps the process table and the BPF program current, and walks raw
 // samples once the table has caught up with them.
 func (s *Session) runEvents(ctx context.Context) error {
@@ -31,6 +34,8 @@ func (s *Session) runEvents(ctx context.Context) error {
 		timeout := time.Second // raw samples and windows wake the loop before
 		if len(late) > 0 {
 			timeout = time.Millisecond
+		} else if s.publisher.settled() { // no sample wakes it for their new mappings
+			timeout = settledWait
 		}
 		timeout = min(timeout, s.runVMs())
 		now := monotonic()
@@ -93,6 +98,7 @@ func (s *Session) change(c process.Change) {
 	gone := c.What&process.Ended != 0 && s.table.Live(proc.PID) == nil
 	if gone { // one not asked for may have been published for a raw sample of it
 		s.note(s.publisher.forget(proc.PID))
+		delete(s.reread, proc.PID)
 	}
 	if len(s.cfg.PIDs) > 0 {
 		if gone { // the program samples descendants that are not told of in order
@@ -160,7 +166,7 @@ func (s *Session) walk(r *unwinder.RawSample) {
 	}
 	sp := space{files: s.files, proc: proc, vm: s.vms.of(proc)}
 	sample := walkRaw(&sp, r)
-	s.republish(&sp, r.Stop, sample.Stop)
+	s.republish(&sp, r, sample.Stop)
 	if sp.vm != nil && !r.Walked && (sample.Stop == stack.StopNoRule || sample.Stop == stack.StopTableMissing) && s.vms.wait(sp.vm, r) {
 		return
 	}
@@ -199,7 +205,7 @@ func (s *Session) walkWaited(waited []*unwinder.RawSample) {
 		if proc := s.table.At(r.PID, r.Time); proc != nil {
 			sp := space{files: s.files, proc: proc, vm: s.vms.of(proc)}
 			sample = walkRaw(&sp, r)
-			s.republish(&sp, r.Stop, sample.Stop)
+			s.republish(&sp, r, sample.Stop)
 			s.unsolved(sp.vm, &sample)
 		}
 		s.walkDone(r, &sample)
@@ -220,10 +226,10 @@ func (s *Session) unsolved(v *vm, sample *stack.Sample) {
 }
 
 // republish tells the program what a raw sample showed it does not know: the
-// tables of the files just opened, or the whole process. was is why the program
-// stopped, now why the walk here did.
-func (s *Session) republish(sp *space, was, now stack.Stop) {
-	proc := sp.proc
+// tables of the files just opened, or the whole process. now is why the walk of r
+// ended here.
+func (s *Session) republish(sp *space, r *unwinder.RawSample, now stack.Stop) {
+	proc, was := sp.proc, r.Stop
 	for _, id := range sp.fresh {
 		s.note(s.publisher.loaded(id, s.table.Live))
 	}
@@ -237,7 +243,13 @@ func (s *Session) republish(sp *space, was, now stack.Stop) {
 		was == stack.StopTableMissing && now != was && len(sp.fresh) == 0: // opened meanwhile, for names
 		s.note(s.publisher.publish(live))
 	case s.vms.of(live) != nil: // unsolved sees to it
-	case was == now && (was == stack.StopNoMapping || was == stack.StopNoRule):
+	case was != now:
+	case was == stack.StopNoMapping && s.reread[live.PID] != live.ID && r.Time > live.Since+rereadAge:
+		s.reread[live.PID] = live.ID
+		for _, c := range s.table.Rescan(live.PID) {
+			s.change(c)
+		}
+	case (was == stack.StopNoMapping || was == stack.StopNoRule) && established(live, r.Time):
 		s.settle(live)
 	}
 }
@@ -252,8 +264,26 @@ func (s *Session) settle(live *process.Process) bool {
 			return false
 		}
 	}
-	s.note(s.unwinder.Settle(live.PID))
+	s.note(s.publisher.settle(live.PID))
 	return true
+}
+
+// rereadAge is how old a program must be before /proc is asked, once, for what is in
+// none of the mappings the table knows of it: not all that it has need have been told.
+const rereadAge = uint64(100 * time.Millisecond)
+
+// settleAge is how old a program must be before what is not found in it is taken
+// for not there.
+const settleAge = uint64(time.Second)
+
+// established reports whether what a process maps is likely to be all known at the
+// time at. Inside of execve mappings are told of one by one, while the registers are
+// still those of the old image, which are in none of them: a sample from there says
+// nothing of those to come. Until then samples come raw, and have the event loop read
+// what is new: it is not woken for new mappings alone.
+func established(live *process.Process, at uint64) bool {
+	return at > max(live.Since, live.Known)+settleAge
+}
 }
 
 // note logs what went wrong for one process: its samples stay incomplete, the

@@ -23,6 +23,8 @@ type publisher struct {
 	mu sync.Mutex // guards what follows
 	// published holds the processes the program was told of.
 	published map[uint32]struct{}
+	// quiet holds those of them whose samples come raw for unknown tables only.
+	quiet map[uint32]struct{}
 	// waiting lists the processes that map a file not loaded yet, by file.
 	waiting map[process.FileID]map[uint32]struct{}
 }
@@ -31,6 +33,7 @@ func newPublisher(u *unwinder.Unwinder, f *files, vs *vms, told func(*process.Pr
 	return &publisher{
 		unwinder: u, files: f, vms: vs, told: told,
 		published: make(map[uint32]struct{}),
+		quiet:     make(map[uint32]struct{}),
 		waiting:   make(map[process.FileID]map[uint32]struct{}),
 	}
 }
@@ -59,11 +62,30 @@ func (p *publisher) publish(proc *process.Process) error {
 		ms = append(ms, m)
 	}
 	p.published[proc.PID] = struct{}{}
+	delete(p.quiet, proc.PID)
 	err := p.unwinder.SetProcess(proc.PID, max(proc.Since, proc.Known), ms)
 	if err == nil && p.told != nil {
 		p.told(proc, missing)
 	}
 	return err
+}
+
+// settle says that what was last published of a process is all there is.
+func (p *publisher) settle(pid uint32) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.published[pid]; !ok {
+		return nil
+	}
+	p.quiet[pid] = struct{}{}
+	return p.unwinder.Settle(pid)
+}
+
+// settled reports whether any process is.
+func (p *publisher) settled() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.quiet) > 0
 }
 
 func (p *publisher) mapping(proc *process.Process, m *process.Mapping) unwinder.Mapping {
@@ -173,5 +195,6 @@ func (p *publisher) forget(pid uint32) error {
 		return nil
 	}
 	delete(p.published, pid)
+	delete(p.quiet, pid)
 	return p.unwinder.DeleteProcess(pid)
 }

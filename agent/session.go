@@ -80,6 +80,9 @@ type Session struct {
 	// those are sampled. Owned by the event loop.
 	targets map[uint32]bool
 	ended   []uint32 // of them, see dropTargets
+	// reread holds which image of a process was read anew because of a sample that
+	// is in none of its mappings. Owned by the event loop.
+	reread map[uint32]uint64
 	// raw carries raw samples to the event loop: only there is it known up to
 	// which time the process table is current.
 	raw  chan *unwinder.RawSample
@@ -108,7 +111,7 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 		cfg.Logger = log.NewNopLogger()
 	}
 	boundHeap()
-	s := &Session{cfg: cfg, raw: make(chan *unwinder.RawSample, rawQueue), targets: make(map[uint32]bool)}
+	s := &Session{cfg: cfg, raw: make(chan *unwinder.RawSample, rawQueue), targets: make(map[uint32]bool), reread: make(map[uint32]uint64)}
 	if cfg.Compare != nil {
 		s.comparer = newComparer(cfg.Compare)
 	}
