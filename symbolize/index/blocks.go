@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package index
+
+import (
+	"fmt"
+	"io"
+	"sync"
+)
+
+// Blocks is a cache of blocks that indexes share. It is bounded in bytes; memory is
+// taken as blocks are read. Safe for concurrent use; lookups through one Blocks run
+// one after the other.
+type Blocks struct {
+	mu    sync.Mutex // guards all below, and the scratch of all indexes
+	max   int
+	bytes int
+	slots map[blockKey]*slot
+	// ring holds the slots; next of the ring is the one used last.
+	ring   slot
+	lastID uint64
+
+	code codeBlock
+	str  []byte
+}
+
+// DefaultBlocks is a good size for NewBlocks, in bytes.
+const DefaultBlocks = 1 << 20
+
+type blockKey struct{ index, off uint64 }
+
+type slot struct {
+	key        blockKey
+	buf        []byte // the block with its checksum
+	prev, next *slot
+}
+
+// slotBytes is what a slot takes beside its block.
+const slotBytes = 128
+
+// NewBlocks returns a cache that keeps blocks of max bytes together, and at least the
+// one read last.
+func NewBlocks(max int) *Blocks {
+	b := &Blocks{max: max, slots: map[blockKey]*slot{}}
+	b.ring.prev, b.ring.next = &b.ring, &b.ring
+	return b
+}
+
+// get returns what the block at off holds, size bytes with its checksum. It is valid
+// until the next get. The caller holds b.mu.
+func (b *Blocks) get(r io.ReaderAt, key blockKey, size uint32) ([]byte, error) {
+	if s := b.slots[key]; s != nil && len(s.buf) == int(size) {
+		s.unlink()
+		s.link(&b.ring)
+		return s.buf[:size-crcSize], nil
+	}
+	if size > maxBlock || size < crcSize {
+		return nil, fmt.Errorf("block of %d bytes: %w", size, ErrFormat)
+	}
+	s := b.room(int(size))
+	s.buf = s.buf[:size]
+	n, err := r.ReadAt(s.buf, int64(key.off))
+	if n < len(s.buf) {
+		if err == nil || err == io.EOF || err == io.ErrUnexpectedEOF {
+			err = ErrFormat
+		}
+		return nil, fmt.Errorf("read index at %d: %w", key.off, err)
+	}
+	data, err := checkCRC(s.buf)
+	if err != nil {
+		return nil, fmt.Errorf("read index at %d: %w", key.off, err)
+	}
+	b.insert(s, key)
+	return data, nil
+}
+
+// room returns a slot that is not in the ring, with a buffer for size bytes, and
+// drops those used longest ago until there is room for it.
+func (b *Blocks) room(size int) *slot {
+	var s *slot
+	for b.bytes+size+slotBytes > b.max && b.ring.prev != &b.ring {
+		old := b.ring.prev
+		b.remove(old)
+		if s == nil || cap(old.buf) > cap(s.buf) {
+			s = old
+		}
+	}
+	if s == nil {
+		s = &slot{}
+	}
+	// A buffer that is much too large would be more than is counted.
+	if cap(s.buf) < size || cap(s.buf) > 2*size+slotBytes {
+		s.buf = make([]byte, size, size+size/4)
+	}
+	return s
+}
+
+func (b *Blocks) insert(s *slot, key blockKey) {
+	if old := b.slots[key]; old != nil {
+		b.remove(old)
+	}
+	s.key = key
+	b.slots[key] = s
+	b.bytes += cap(s.buf) + slotBytes
+	s.link(&b.ring)
+}
+
+func (b *Blocks) remove(s *slot) {
+	s.unlink()
+	delete(b.slots, s.key)
+	b.bytes -= cap(s.buf) + slotBytes
+}
+
+// drop removes the blocks of one index.
+func (b *Blocks) drop(index uint64) {
+	for s := b.ring.next; s != &b.ring; {
+		next := s.next
+		if s.key.index == index {
+			b.remove(s)
+		}
+		s = next
+	}
+}
+
+func (s *slot) link(ring *slot) {
+	s.prev, s.next = ring, ring.next
+	s.prev.next, s.next.prev = s, s
+}
+
+func (s *slot) unlink() { s.prev.next, s.next.prev = s.next, s.prev }
