@@ -2,49 +2,18 @@
 
 package agent
 
-import (
-	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
+import "github.com/go-kit/log/level"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/lowflame/lowflame/objfile"
-)
-
-// debugFiles is where distributions install the symbols they take out of files,
-// by build ID: the first byte is a directory.
-const debugFiles = "/usr/lib/debug/.build-id"
-
-// openDebug opens the file below dir that has the symbols of object. The error is
-// objfile.ErrNotFound if object has its own, or there can be no such file. The
-// caller closes the handle.
-func openDebug(dir string, object *objfile.Object) (handle *os.File, debug *objfile.Object, err error) {
-	id := object.BuildID
-	if id.Kind != objfile.BuildIDGNU || len(id.ID) < 4 {
-		return nil, nil, objfile.ErrNotFound
+// addDebug opens the symbols of a file that are in one of their own, or compressed
+// in it.
+func (f *files) addDebug(loaded *file, roots []string) {
+	found := f.debug.Symbols(loaded.object, loaded.path, roots)
+	for _, m := range found.Missing {
+		level.Debug(f.logger).Log("msg", "no symbols there", "path", loaded.path, "tried", m.Place, "reason", m.Reason, "err", m.Err)
 	}
-	if _, err := object.Symbols(objfile.SymTab); !errors.Is(err, objfile.ErrNotFound) {
-		return nil, nil, objfile.ErrNotFound
+	if found.Symbols == nil || found.Symbols.Handle == nil {
+		return
 	}
-	path := filepath.Join(dir, id.ID[:2], id.ID[2:]+".debug")
-	handle, err = os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	info, err := handle.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", path)
-	}
-	if err == nil {
-		debug, err = objfile.Open(handle, info.Size())
-	}
-	if err == nil && debug.BuildID != id {
-		err = fmt.Errorf("%s has build ID %s", path, debug.BuildID)
-	}
-	if err != nil {
-		return nil, nil, errors.Join(err, handle.Close())
-	}
-	return handle, debug, nil
+	f.debugs++
+	loaded.debug, loaded.binary.Debug = found.Symbols, found.Symbols.Object
 }

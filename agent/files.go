@@ -20,6 +20,7 @@ import (
 	"github.com/lowflame/lowflame/process"
 	"github.com/lowflame/lowflame/stack"
 	"github.com/lowflame/lowflame/symbolize"
+	"github.com/lowflame/lowflame/symbolize/debugfile"
 	"github.com/lowflame/lowflame/unwind"
 )
 
@@ -33,7 +34,7 @@ type file struct {
 	// tried again for every sample.
 	err    error
 	handle *os.File // nil for the vDSO
-	debug  *os.File // with the symbols of object, nil if it has its own or none
+	debug  *debugfile.File // with the symbols of object, nil if it has its own or none
 	object *objfile.Object
 	binary *symbolize.Binary
 	// table is nil when the file has no unwind information, or no room was left.
@@ -65,6 +66,7 @@ type identity struct {
 type files struct {
 	unwinder *unwinder.Unwinder
 	table    *process.Table
+	debug    *debugfile.Finder
 	logger   log.Logger
 	limit    int // open files
 
@@ -85,7 +87,7 @@ type endedImage struct{ id, until uint64 }
 
 func newFiles(u *unwinder.Unwinder, t *process.Table, logger log.Logger) *files {
 	return &files{
-		unwinder: u, table: t, logger: logger, limit: fileLimit(),
+		unwinder: u, table: t, debug: debugfile.New(debugfile.Config{}), logger: logger, limit: fileLimit(),
 		shared:   make(map[process.FileID]*file),
 		private:  make(map[uint64]map[process.FileID]*file),
 		familiar: make(map[process.FileID]struct{}),
@@ -196,7 +198,7 @@ func (f *files) load(p *process.Process, m *process.Mapping) (loaded *file, shar
 	if err != nil {
 		return &file{err: err, path: m.Path}, false
 	}
-	loaded, stat, err := f.open(handle, m.Path)
+	loaded, stat, err := f.open(handle, m.Path, debugfile.Roots("/proc", p.PID, m.Path, handle))
 	if err == nil && !verified && m.File.BuildID != "" && loaded.object.BuildID.String() != fmt.Sprintf("%x", m.File.BuildID) {
 		err = fmt.Errorf("%s was replaced: build ID %s, mapped is %x", m.Path, loaded.object.BuildID, m.File.BuildID)
 	}
@@ -211,8 +213,8 @@ func (f *files) load(p *process.Process, m *process.Mapping) (loaded *file, shar
 }
 
 // open returns the file that handle is open on, the same one each time. It
-// takes the handle.
-func (f *files) open(handle *os.File, path string) (*file, *unix.Stat_t, error) {
+// takes the handle. roots is where its debug file is looked for.
+func (f *files) open(handle *os.File, path string, roots []string) (*file, *unix.Stat_t, error) {
 	var stat unix.Stat_t
 	err := unix.Fstat(int(handle.Fd()), &stat)
 	if err == nil && stat.Mode&unix.S_IFMT != unix.S_IFREG {
@@ -231,22 +233,9 @@ func (f *files) open(handle *os.File, path string) (*file, *unix.Stat_t, error) 
 	}
 	loaded := f.adopt(object, path, fmt.Sprint(id))
 	loaded.handle = handle
-	f.addDebug(loaded)
+	f.addDebug(loaded, roots)
 	f.byID[id] = loaded
 	return loaded, &stat, nil
-}
-
-// addDebug opens the symbols of a file that are in one of their own.
-func (f *files) addDebug(loaded *file) {
-	handle, object, err := openDebug(debugFiles, loaded.object)
-	if err != nil {
-		if !errors.Is(err, objfile.ErrNotFound) && !errors.Is(err, os.ErrNotExist) {
-			level.Debug(f.logger).Log("msg", "symbols not opened", "path", loaded.path, "err", err)
-		}
-		return
-	}
-	f.debugs++
-	loaded.debug, loaded.binary.Debug = handle, object
 }
 
 // preload builds the table of a program that is about to be started, so that
@@ -259,7 +248,7 @@ func (f *files) preload(path string) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if _, _, err := f.open(handle, path); err != nil {
+	if _, _, err := f.open(handle, path, []string{"/"}); err != nil {
 		level.Debug(f.logger).Log("msg", "not preloaded", "path", path, "err", err)
 	}
 }
@@ -324,10 +313,8 @@ func (f *files) close() error {
 			errs = append(errs, one.handle.Close())
 			one.handle = nil
 		}
-		if one.debug != nil {
-			errs = append(errs, one.debug.Close())
-			one.debug = nil
-		}
+		errs = append(errs, one.debug.Close())
+		one.debug = nil
 	}
 	return errors.Join(errs...)
 }

@@ -10,13 +10,15 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lowflame/lowflame/internal/hostile"
 )
 
 var (
 	// ErrNoFile says that a mapping has no file behind it.
 	ErrNoFile = errors.New("mapping has no file")
 	// ErrNotRegular says that a path leads to a FIFO, device or directory.
-	ErrNotRegular = errors.New("not a regular file")
+	ErrNotRegular = hostile.ErrNotRegular
 	// ErrOtherFile says that a path leads to another file than the mapped one.
 	ErrOtherFile = errors.New("another file has the path now")
 )
@@ -96,11 +98,11 @@ func (o *opener) fail(way string, err error) {
 func (o *opener) mapFile(pid uint32) (int, bool) {
 	begin, end := uint64(o.m.Begin), uint64(o.m.End)
 	dir := o.root + "/" + strconv.FormatUint(uint64(pid), 10)
-	fd, st, err := openRegular(unix.AT_FDCWD, mapFilesPath(dir, begin, end), 0)
+	fd, st, err := hostile.OpenRegular(unix.AT_FDCWD, mapFilesPath(dir, begin, end), 0)
 	if errors.Is(err, unix.ENOENT) {
 		// The mapping was cut or joined since.
 		if begin, end, ok := o.containing(pid); ok {
-			fd, st, err = openRegular(unix.AT_FDCWD, mapFilesPath(dir, begin, end), 0)
+			fd, st, err = hostile.OpenRegular(unix.AT_FDCWD, mapFilesPath(dir, begin, end), 0)
 		}
 	}
 	if err == nil && o.m.File.Ino != 0 && st.Ino != o.m.File.Ino {
@@ -182,7 +184,7 @@ func (o *opener) in(root int, way string, strict bool) {
 		paths = append(paths, o.m.Path+deletedSuffix)
 	}
 	for _, path := range paths {
-		fd, st, err := openRegular(root, path, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
+		fd, st, err := hostile.OpenRegular(root, path, hostile.InRoot)
 		if err != nil {
 			o.fail(way, err)
 			continue
@@ -196,45 +198,4 @@ func (o *opener) in(root int, way string, strict bool) {
 		o.best, o.verified = fd, same
 		return
 	}
-}
-
-// openRegular opens a regular file for reading. It first takes hold of what the
-// path leads to without opening it: opening a FIFO waits for a writer, and
-// opening a device may do anything. resolve is passed to openat2(2).
-func openRegular(dir int, path string, resolve uint64) (fd int, st unix.Stat_t, err error) {
-	hold, err := openPath(dir, path, resolve)
-	if err != nil {
-		return -1, st, err
-	}
-	defer unix.Close(hold)
-	if err := unix.Fstat(hold, &st); err != nil {
-		return -1, st, err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return -1, st, ErrNotRegular
-	}
-	// O_NONBLOCK: a lease on the file makes open fail rather than wait.
-	fd, err = unix.Open("/proc/self/fd/"+strconv.Itoa(hold), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
-	if err != nil {
-		return -1, st, err
-	}
-	if err := unix.SetNonblock(fd, false); err != nil {
-		_ = unix.Close(fd) // nothing was written
-		return -1, st, err
-	}
-	return fd, st, nil
-}
-
-func openPath(dir int, path string, resolve uint64) (int, error) {
-	if resolve == 0 {
-		return unix.Openat(dir, path, unix.O_PATH|unix.O_CLOEXEC, 0)
-	}
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolve}
-	for range 8 {
-		fd, err := unix.Openat2(dir, path, &how)
-		if err != unix.EAGAIN { // a rename or mount raced with the walk
-			return fd, err
-		}
-	}
-	return -1, unix.EAGAIN
 }

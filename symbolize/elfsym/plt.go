@@ -21,8 +21,11 @@ const (
 	maxPLT = 4 << 20
 )
 
+// isPLTSection reports whether s has stubs: .plt, .plt.sec, .plt.got, and what lld
+// calls .iplt. In files of symbols their bytes are left out.
 func isPLTSection(s *objfile.Section) bool {
-	return s.Flags&elf.SHF_EXECINSTR != 0 && strings.HasPrefix(s.Name, ".plt")
+	return s.Type != elf.SHT_NOBITS && s.Flags&elf.SHF_EXECINSTR != 0 &&
+		(strings.HasPrefix(s.Name, ".plt") || s.Name == ".iplt")
 }
 
 func (b *builder) hasPLT() bool {
@@ -57,8 +60,9 @@ func (b *builder) collectPLT() error {
 	sl := slots{at: map[stack.LinkAddr]target{}}
 	var errs []error
 	_, got := b.o.Section(".plt.got")
+	_, iplt := b.o.Section(".iplt")
 	for _, name := range []string{".rela.plt", ".rela.dyn", ".rela.iplt"} {
-		if s, ok := b.o.Section(name); ok && (got || name != ".rela.dyn") {
+		if s, ok := b.o.Section(name); ok && (got || iplt || name != ".rela.dyn") {
 			errs = append(errs, b.readSlots(s, &sl))
 		}
 	}
@@ -245,8 +249,9 @@ func decodeX86(c []byte, addr stack.LinkAddr, sl *slots) (slot stack.LinkAddr, s
 	return 0, 0, false
 }
 
-// decodeARM64 recognizes [bti c]; adrp x16, page; ldr x17, [x16, #off]. See ELF
-// for the Arm 64-bit Architecture, "Procedure Linkage Table".
+// decodeARM64 recognizes [bti c]; adrp x16, page; ldr x17, [x16, #off]; add x16, …;
+// [autia1716]; br x17. With either of the optional instructions a stub has 24 bytes.
+// See ELF for the Arm 64-bit Architecture, "Procedure Linkage Table".
 func decodeARM64(c []byte, addr stack.LinkAddr, sl *slots) (slot stack.LinkAddr, size int, ok bool) {
 	i := 0
 	if binary.LittleEndian.Uint32(c) == 0xd503245f { // bti c
@@ -265,7 +270,7 @@ func decodeARM64(c []byte, addr stack.LinkAddr, sl *slots) (slot stack.LinkAddr,
 	slot = page + stack.LinkAddr(imm<<12) + stack.LinkAddr(ldr>>10&0xfff)*8
 	_, ok = sl.at[slot]
 	size = 16
-	if i > 0 {
+	if i > 0 || len(c) >= 24 && binary.LittleEndian.Uint32(c[12:]) == 0xd503219f { // autia1716
 		size = 24
 	}
 	return slot, min(size, len(c)), ok

@@ -80,3 +80,51 @@ func TestStaticIFUNCStubs(t *testing.T) {
 		t.Errorf("stubs are %v", named)
 	}
 }
+
+// TestIFUNCCall looks at the stubs that main calls, whatever linker made them.
+func TestIFUNCCall(t *testing.T) {
+	x86, arm := []string{"gcc", "objdump"}, []string{"aarch64-linux-gnu-gcc", "aarch64-linux-gnu-objdump"}
+	tests := []struct {
+		name  string
+		tools []string
+		args  []string
+	}{
+		{"PIE", x86, nil},
+		{"fixed", x86, []string{"-no-pie"}},
+		{"IBT", x86, []string{"-fcf-protection=full", "-Wl,-z,ibtplt"}},
+		{"bind now", x86, []string{"-Wl,-z,now"}},
+		{"static", x86, []string{"-static"}},
+		{"static PIE", x86, []string{"-static-pie"}},
+		{"gold", x86, []string{"-fuse-ld=gold"}},
+		{"aarch64", arm, nil},
+		{"aarch64 static", arm, []string{"-static"}},
+		{"aarch64 BTI", arm, []string{"-no-pie", "-mbranch-protection=bti", "-Wl,-z,force-bti"}},
+		{"aarch64 signed", arm, []string{"-Wl,-z,pac-plt"}},
+	}
+	call := regexp.MustCompile(`\s(?:call|bl)\s+([0-9a-f]+) <`)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "prog")
+			run(t, tt.tools[0], append([]string{"-O1", "-o", path, "testdata/ifunc.c"}, tt.args...)...)
+			o, table := build(t, path)
+			_, code, ok := strings.Cut(run(t, tt.tools[1], "-d", path), "<main>:")
+			if !ok {
+				t.Fatal("no main")
+			}
+			m := call.FindStringSubmatch(code)
+			if m == nil {
+				t.Fatal("main calls nothing")
+			}
+			addr, _ := strconv.ParseUint(m[1], 16, 64)
+			last := uint64(7) // of the shortest stubs
+			if tt.name == "aarch64 signed" || tt.name == "aarch64 BTI" {
+				last = 23
+			}
+			for _, at := range []uint64{addr, addr + 5, addr + last} {
+				if got := nameAt(t, o, table, stack.LinkAddr(at)); got != "chosen@plt" {
+					t.Errorf("the stub that main calls, %#x, is %q", at, got)
+				}
+			}
+		})
+	}
+}
