@@ -284,7 +284,6 @@ const settleAge = uint64(time.Second)
 func established(live *process.Process, at uint64) bool {
 	return at > max(live.Since, live.Known)+settleAge
 }
-}
 
 // note logs what went wrong for one process: its samples stay incomplete, the
 // next raw one tries again.
