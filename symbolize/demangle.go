@@ -36,8 +36,8 @@ const (
 	maxSystem = 16 << 10
 )
 
-// demangleName returns the name to show for a symbol. The result is clean.
-func demangleName(mode Demangle, symbol string) string {
+// DemangleName returns the name to show for a symbol. The result is clean.
+func DemangleName(mode Demangle, symbol string) string {
 	symbol, stub := strings.CutSuffix(symbol, "@plt")
 	symbol, _, _ = strings.Cut(symbol, "@") // a version: name@@GLIBC_2.14
 	base := stripClone(symbol)

@@ -46,15 +46,15 @@ func TestDemangleName(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := demangleName(Simplified, tt.symbol); got != tt.simplified {
+			if got := DemangleName(Simplified, tt.symbol); got != tt.simplified {
 				t.Errorf("simplified %q, want %q", got, tt.simplified)
 			}
-			if got := demangleName(Full, tt.symbol); got != tt.full && tt.full != "" {
+			if got := DemangleName(Full, tt.symbol); got != tt.full && tt.full != "" {
 				t.Errorf("full %q, want %q", got, tt.full)
 			}
 		})
 	}
-	if got := demangleName(Mangled, "_Z1fv.cold"); got != "_Z1fv" {
+	if got := DemangleName(Mangled, "_Z1fv.cold"); got != "_Z1fv" {
 		t.Errorf("mangled %q", got)
 	}
 }
@@ -104,7 +104,7 @@ func TestAgainstCxxfilt(t *testing.T) {
 	want := strings.Split(string(out), "\n")
 	same, cut, bad := 0, 0, 0
 	for i, s := range symbols {
-		got := demangleName(Simplified, s)
+		got := DemangleName(Simplified, s)
 		// c++filt spells a few things otherwise, and binutils of other ages do.
 		switch w := want[i]; {
 		case normalize(got) == normalize(w):
@@ -158,7 +158,7 @@ func TestHostileNamesAreBounded(t *testing.T) {
 		limit := map[Demangle]int{Simplified: MaxName, Full: maxFull}[mode]
 		for _, s := range hostileNames() {
 			start := time.Now()
-			got := demangleName(mode, s)
+			got := DemangleName(mode, s)
 			if d := time.Since(start); d > 3*time.Second {
 				t.Errorf("mode %d: %.20q… took %v", mode, s, d)
 			}
@@ -178,7 +178,7 @@ func FuzzDemangle(f *testing.F) {
 	f.Add("a\x1b\xff@plt")
 	f.Fuzz(func(t *testing.T, s string) {
 		for _, mode := range []Demangle{Simplified, Full, Mangled} {
-			got := demangleName(mode, s)
+			got := DemangleName(mode, s)
 			if !utf8.ValidString(got) || strings.ContainsFunc(got, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 				t.Fatalf("%q gave %q", s, got)
 			}
@@ -197,7 +197,7 @@ func BenchmarkDemangle(b *testing.B) {
 	}
 	i := 0
 	for b.Loop() {
-		if got := demangleName(Simplified, names[i%3]); strings.HasPrefix(got, "_") {
+		if got := DemangleName(Simplified, names[i%3]); strings.HasPrefix(got, "_") {
 			b.Fatal(got)
 		}
 		i++

@@ -276,7 +276,7 @@ func (s *Symbolizer) symbolLine(bin *binary, symbol string) Line {
 		mode = Mangled
 	}
 	start := time.Now()
-	name := demangleName(mode, symbol)
+	name := DemangleName(mode, symbol)
 	bin.spent += time.Since(start)
 	l := Line{Name: name, SystemName: clip(clean(symbol), maxSystem)}
 	if l.SystemName == l.Name {

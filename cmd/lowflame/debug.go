@@ -18,6 +18,7 @@ import (
 
 // debugCmd groups the commands that show what lowflame works with.
 type debugCmd struct {
+	Symbol      symbolCmd      `cmd:"" help:"Name the functions at addresses of a binary, with inlined calls and lines, the way llvm-symbolizer does."`
 	UnwindTable unwindTableCmd `cmd:"" help:"Print the unwind table of a binary the way readelf --debug-dump=frames-interp does."`
 }
 

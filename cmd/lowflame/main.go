@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/lowflame/lowflame/symbolize/builder"
 )
 
 // Exit codes: 0 ok, 1 error, 2 usage; record -- CMD gives the command's, or one
@@ -41,6 +43,9 @@ type cli struct {
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == execWhenReleased {
 		os.Exit(runReleased(os.Args[2:]))
+	}
+	if len(os.Args) == 2 && os.Args[1] == builder.Worker {
+		os.Exit(builder.Main())
 	}
 	os.Exit(run(os.Args[1:]))
 }

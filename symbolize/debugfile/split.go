@@ -131,13 +131,22 @@ func (s *search) openSplit(source Source, r root, name, section string) *File {
 	return file
 }
 
-// OpenDWO opens the file of a split unit, as DW_AT_dwo_name and DW_AT_comp_dir give
+// OpenDWO is OpenSplit for what reads the unit itself.
+func (f *Found) OpenDWO(name, compDir string) (o *objfile.Object, done func(), err error) {
+	file, done, err := f.OpenSplit(name, compDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	return file.Object, done, nil
+}
+
+// OpenSplit opens the file of a split unit, as DW_AT_dwo_name and DW_AT_comp_dir give
 // them, in the roots of the search, and beside the program. The caller calls done
 // when it has read the unit, and before Close; whether it is the right unit is told by
 // its identifier. The error wraps fs.ErrNotExist if there is no such file.
 //
 // Not safe for concurrent use.
-func (f *Found) OpenDWO(name, compDir string) (o *objfile.Object, done func(), err error) {
+func (f *Found) OpenSplit(name, compDir string) (file *File, done func(), err error) {
 	if err := checkName(name); err != nil {
 		return nil, nil, fmt.Errorf("open split unit %.64q: %w", name, err)
 	}
@@ -156,7 +165,7 @@ func (f *Found) OpenDWO(name, compDir string) (o *objfile.Object, done func(), e
 	for _, r := range s.roots {
 		for _, name := range paths {
 			if file := s.openSplit(SourceLink, r, name, "debug_info.dwo"); file != nil {
-				return file.Object, func() { s.drop(file) }, nil
+				return file, func() { s.drop(file) }, nil
 			}
 		}
 	}
