@@ -24,13 +24,13 @@ type unit struct {
 	// split is what the package file has for the unit.
 	split contribution
 
-	low        uint64 // base of range lists
-	stmtList   value
-	hasLines   bool
-	compDir    string
-	dwoName    string
-	language   uint64
-	scratch    []byte
+	low      uint64 // base of range lists
+	stmtList value
+	hasLines bool
+	compDir  string
+	dwoName  string
+	language uint64
+	scratch  []byte
 }
 
 // setBases takes from the first entry of the unit what others need.

@@ -186,4 +186,3 @@ func (x *packageIndex) row(row uint64) (c contribution, ok bool) {
 	}
 	return c, ok
 }
-
