@@ -24,7 +24,8 @@ type file struct {
 	info, abbrev, str, lineStr, strOffsets section
 	addr, ranges, rnglists, line           section
 
-	alt      *file // the supplement, nil if none
+	others   []section // more of .debug_info.dwo
+	alt      *file     // the supplement, nil if none
 	dwo      bool
 	strings  *interned
 	abbrevs  abbrevCache
@@ -51,7 +52,33 @@ func openFile(o *objfile.Object, dwo bool, c *Config) (f *file, err error) {
 			return nil, errors.Join(err, f.close())
 		}
 	}
+	if dwo {
+		if err := f.openOthers(o, c); err != nil {
+			return nil, errors.Join(err, f.close())
+		}
+	}
 	return f, nil
+}
+
+// openOthers opens all sections .debug_info.dwo but the first. A .dwo file is not
+// linked: each type unit of DWARF 5 has its own.
+func (f *file) openOthers(o *objfile.Object, c *Config) error {
+	first := true
+	for _, s := range o.Sections {
+		if s.Name != ".debug_info.dwo" {
+			continue
+		}
+		if first {
+			first = false
+			continue
+		}
+		info, err := openHeader(o, s, c)
+		if err != nil {
+			return err
+		}
+		f.others = append(f.others, info)
+	}
+	return nil
 }
 
 func (f *file) close() error {
@@ -59,6 +86,9 @@ func (f *file) close() error {
 		return nil
 	}
 	var errs []error
+	for i := range f.others {
+		errs = append(errs, f.others[i].close())
+	}
 	for _, s := range []*section{&f.info, &f.abbrev, &f.str, &f.lineStr, &f.strOffsets, &f.addr, &f.ranges, &f.rnglists, &f.line} {
 		errs = append(errs, s.close())
 	}

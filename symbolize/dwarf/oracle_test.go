@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"sort"
 	"strconv"
@@ -219,8 +220,7 @@ func compare(t *testing.T, addrs []uint64, want, got [][]frame, linkage bool) (d
 		w, g := slices.Clone(want[i]), slices.Clone(got[i])
 		if len(w) == len(g) && len(g) > 0 {
 			out := &g[len(g)-1]
-			base, _, _ := strings.Cut(w[len(w)-1].name, ".")
-			if !linkage || out.name == base {
+			if !linkage || sameFunction(w[len(w)-1].name, out.name) {
 				out.name = w[len(w)-1].name
 			}
 		}
@@ -235,6 +235,20 @@ func compare(t *testing.T, addrs []uint64, want, got [][]frame, linkage bool) (d
 		}
 	}
 	return differ
+}
+
+// structors are the names of constructors and destructors, of which several may be at
+// one address.
+var structors = regexp.MustCompile(`[CD][0-5]E`)
+
+// sameFunction reports whether a symbol is of the function with a linkage name, or a
+// short one: compilers give none to functions that only one file knows.
+func sameFunction(symbol, name string) bool {
+	symbol, _, _ = strings.Cut(symbol, ".")
+	if !strings.HasPrefix(name, "_Z") {
+		return name != "" && (strings.Contains(symbol, name) || strings.HasPrefix(name, "operator"))
+	}
+	return structors.ReplaceAllString(symbol, "CE") == structors.ReplaceAllString(name, "CE")
 }
 
 func open(t testing.TB, path string, c Config) *Data {
@@ -288,25 +302,27 @@ func openDWO(name, compDir string) (*objfile.Object, func(), error) {
 
 // row is a way to build the test program.
 type row struct {
-	name     string
-	flags    []string
-	after    [][]string // commands on the file prog
-	dwp      bool
-	clang    bool // only clang can do it
-	gcc      bool // only gcc can
-	dwarf5   bool // only in DWARF 5
-	noNames  bool // no linkage names
-	compress string
+	name    string
+	flags   []string
+	after   [][]string // commands on the file prog
+	dwp     bool
+	clang   bool // only clang can do it
+	gcc     bool // only gcc can
+	alt     bool // common is its supplement
+	noNames bool // no linkage names
+	blind   bool // llvm-symbolizer cannot do it: it reads what was before the commands
 }
 
 var rows = []row{
 	{name: "plain"},
 	{name: "O0", flags: []string{"-O0"}},
 	{name: "zlib", after: [][]string{{"objcopy", "--compress-debug-sections=zlib", "prog"}}},
-	{name: "zlib-gnu", after: [][]string{{"objcopy", "--compress-debug-sections=zlib-gnu", "prog"}}},
+	{name: "zlib-gnu", after: [][]string{{"objcopy", "--compress-debug-sections=zlib-gnu", "prog"}}, blind: true},
 	{name: "zstd", after: [][]string{{"objcopy", "--compress-debug-sections=zstd", "prog"}}},
 	{name: "split", flags: []string{"-gsplit-dwarf"}},
 	{name: "dwp", flags: []string{"-gsplit-dwarf"}, dwp: true},
+	{name: "dwz", after: [][]string{{"cp", "prog", "other"}, {"dwz", "-m", "common", "prog", "other"}}, blind: true, alt: true},
+	{name: "dwz-alone", after: [][]string{{"dwz", "prog"}}},
 	{name: "line-tables-only", flags: []string{"-gline-tables-only"}, clang: true, noNames: true},
 	{name: "g1", flags: []string{"-g1"}, gcc: true, noNames: true},
 	{name: "dwarf64", flags: []string{"-gdwarf64"}},
@@ -340,21 +356,20 @@ func build(t *testing.T, dir, compiler string, version int, r *row) string {
 		objects = append(objects, s+".o")
 	}
 	run(t, dir, slices.Concat([]string{cxx, "-o", "prog"}, flags, objects)...)
-	for _, c := range r.after {
-		run(t, dir, c...)
-	}
 	return filepath.Join(dir, "prog")
 }
 
 func TestOracle(t *testing.T) {
-	need(t, "gcc", "g++", "clang-19", "llvm-symbolizer-19", "llvm-dwp-19", "objcopy")
+	need(t, "gcc", "g++", "clang-19", "llvm-symbolizer-19", "llvm-dwp-19", "objcopy", "dwz")
 	for _, compiler := range []string{"gcc", "clang-19"} {
 		for _, version := range []int{2, 3, 4, 5} {
 			for _, r := range rows {
 				if r.clang && compiler == "gcc" || r.gcc && compiler != "gcc" || version < 4 && r.name != "plain" && r.name != "zlib" ||
 					r.name == "lld" && !haveLLD() ||
 					// dwp knows no DWARF 5, and llvm-dwp loops on what gcc makes of it.
-					r.dwp && compiler == "gcc" && version == 5 {
+					r.dwp && compiler == "gcc" && version == 5 ||
+					// dwz does not know .debug_addr.
+					strings.HasPrefix(r.name, "dwz") && compiler != "gcc" && version == 5 {
 					continue
 				}
 				t.Run(fmt.Sprintf("%s/%d/%s", compiler, version, r.name), func(t *testing.T) {
@@ -388,8 +403,24 @@ func testOracle(t *testing.T, compiler string, version int, r *row) {
 		c = Config{DWP: openObject(t, prog+".dwp")}
 	}
 	addrs := addresses(symbols(t, prog), 600)
+	var want [][]frame
+	if r.blind {
+		want = llvm(t, prog, addrs)
+	}
+	for _, c := range r.after {
+		run(t, dir, c...)
+	}
+	if !r.blind {
+		want = llvm(t, prog, addrs)
+	}
+	if r.alt {
+		c.Alt = openObject(t, filepath.Join(dir, "common"))
+	}
 	d := open(t, prog, c)
 	got := ours(t, d, addrs)
+	if path, id, ok := d.AltLink(); ok != r.alt || ok && (path != "common" || len(id) != 40) {
+		t.Errorf("supplement %q %q %v", path, id, ok)
+	}
 	if d.NoDWO() != 0 {
 		t.Errorf("%d split units not found", d.NoDWO())
 	}
@@ -397,7 +428,76 @@ func testOracle(t *testing.T, compiler string, version int, r *row) {
 	if deep < 0 && r.name != "O0" {
 		t.Error("no inlined calls")
 	}
-	if n := compare(t, addrs, llvm(t, prog, addrs), got, !r.noNames); n != 0 {
+	if n := compare(t, addrs, want, got, !r.noNames); n != 0 {
 		t.Errorf("%d of %d addresses differ", n, len(addrs))
 	}
+}
+
+func TestRust(t *testing.T) {
+	need(t, "rustc", "llvm-symbolizer-19")
+	for _, mangling := range []string{"legacy", "v0"} {
+		t.Run(mangling, func(t *testing.T) {
+			dir := t.TempDir()
+			source, err := filepath.Abs("testdata/walk.rs")
+			if err != nil {
+				t.Fatal(err)
+			}
+			flags := []string{"-O", "-g", "-Csymbol-mangling-version=" + mangling, "-o", "prog", source}
+			run(t, dir, append([]string{"rustc"}, flags...)...)
+			prog := filepath.Join(dir, "prog")
+			addrs := addresses(symbols(t, prog), 1500)
+			got := ours(t, open(t, prog, Config{}), addrs)
+			if n := compare(t, addrs, llvm(t, prog, addrs), got, false); n > len(addrs)/200 {
+				t.Errorf("%d of %d addresses differ", n, len(addrs))
+			}
+		})
+	}
+}
+
+// TestNoDWO reads a program whose split files are gone: its lines are left.
+func TestNoDWO(t *testing.T) {
+	need(t, "gcc", "g++")
+	dir := t.TempDir()
+	prog := build(t, dir, "gcc", 5, &row{flags: []string{"-gsplit-dwarf"}})
+	for _, c := range []Config{{}, {OpenDWO: func(name, compDir string) (*objfile.Object, func(), error) {
+		return openDWO(name+".gone", compDir)
+	}}} {
+		d := open(t, prog, c)
+		lines := 0
+		if err := d.Units(func(u *Unit) error { lines += len(u.Lines); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if d.NoDWO() != 3 || d.Bad() != 0 || lines < 50 {
+			t.Errorf("%d without split file, %d bad (%v), %d lines", d.NoDWO(), d.Bad(), d.BadErr(), lines)
+		}
+	}
+}
+
+// TestFile compares the file that DWARF_FILE names, if it is set, at 10 000 addresses.
+func TestFile(t *testing.T) {
+	path := os.Getenv("DWARF_FILE")
+	if path == "" {
+		path = buildNested(t)
+	}
+	need(t, "llvm-symbolizer-19")
+	addrs := addresses(symbols(t, path), 10000)
+	got := ours(t, open(t, path, Config{OpenDWO: openDWO}), addrs)
+	n := compare(t, addrs, llvm(t, path, addrs), got, false)
+	t.Logf("%d of %d addresses differ", n, len(addrs))
+	if n > len(addrs)/200 {
+		t.Error("too many")
+	}
+}
+
+// buildNested builds a C program with functions in functions.
+func buildNested(t *testing.T) string {
+	t.Helper()
+	need(t, "gcc")
+	dir := t.TempDir()
+	source, err := filepath.Abs("testdata/nested.c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, dir, "gcc", "-g", "-O2", "-o", "prog", source)
+	return filepath.Join(dir, "prog")
 }

@@ -62,13 +62,18 @@ func (d *Data) packaged(skeleton *unit) *unit {
 
 // find returns the split unit of a skeleton from a .dwo file, nil if it is not there.
 func (f *file) find(skeleton *unit) *unit {
-	if f.list() != nil {
-		return nil
-	}
-	for _, off := range f.units {
-		s, err := f.load(contribution{info: off}, skeleton)
-		if err == nil && s.dwoID == skeleton.dwoID {
-			return s
+	for i := range len(f.others) + 1 {
+		if f.list() == nil {
+			for _, off := range f.units {
+				s, err := f.load(contribution{info: off}, skeleton)
+				if err == nil && s.dwoID == skeleton.dwoID {
+					return s
+				}
+			}
+		}
+		if i < len(f.others) {
+			f.info, f.others[i] = f.others[i], f.info
+			f.units, f.contexts = nil, nil
 		}
 	}
 	return nil
