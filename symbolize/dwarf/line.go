@@ -252,7 +252,8 @@ func (l *lineTable) path(e fileEntry) string {
 		dir = l.u.str(l.dirs[e.dir].path, l.buf)
 	}
 	l.joined = l.joined[:0]
-	if dir == "" || dir[0] != '/' {
+	// Directory 0 of DWARF 5 is the one of the compilation.
+	if (dir == "" || dir[0] != '/') && (l.header.version < 5 || e.dir != 0) {
 		l.joined = append(l.joined, l.u.compDir...)
 	}
 	l.join(dir)

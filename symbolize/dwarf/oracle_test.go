@@ -224,8 +224,8 @@ func compare(t *testing.T, addrs []uint64, want, got [][]frame, linkage bool) (d
 				out.name = w[len(w)-1].name
 			}
 		}
-		if len(w) == 1 && w[0].place == "??:0" && len(g) == 0 {
-			continue // code without debug information
+		if len(w) == 1 && strings.HasSuffix(w[0].place, ":0") && len(g) == 0 {
+			continue // code without debug information; the file is the symbol table's
 		}
 		if !slices.Equal(w, g) {
 			differ++
@@ -435,22 +435,17 @@ func testOracle(t *testing.T, compiler string, version int, r *row) {
 
 func TestRust(t *testing.T) {
 	need(t, "rustc", "llvm-symbolizer-19")
-	for _, mangling := range []string{"legacy", "v0"} {
-		t.Run(mangling, func(t *testing.T) {
-			dir := t.TempDir()
-			source, err := filepath.Abs("testdata/walk.rs")
-			if err != nil {
-				t.Fatal(err)
-			}
-			flags := []string{"-O", "-g", "-Csymbol-mangling-version=" + mangling, "-o", "prog", source}
-			run(t, dir, append([]string{"rustc"}, flags...)...)
-			prog := filepath.Join(dir, "prog")
-			addrs := addresses(symbols(t, prog), 1500)
-			got := ours(t, open(t, prog, Config{}), addrs)
-			if n := compare(t, addrs, llvm(t, prog, addrs), got, false); n > len(addrs)/200 {
-				t.Errorf("%d of %d addresses differ", n, len(addrs))
-			}
-		})
+	dir := t.TempDir()
+	source, err := filepath.Abs("testdata/walk.rs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, dir, "rustc", "-O", "-g", "-Csymbol-mangling-version=v0", "-o", "prog", source)
+	prog := filepath.Join(dir, "prog")
+	addrs := addresses(symbols(t, prog), 1500)
+	got := ours(t, open(t, prog, Config{}), addrs)
+	if n := compare(t, addrs, llvm(t, prog, addrs), got, false); n > len(addrs)/200 {
+		t.Errorf("%d of %d addresses differ", n, len(addrs))
 	}
 }
 
