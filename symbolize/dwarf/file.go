@@ -29,7 +29,8 @@ type file struct {
 	dwo      bool
 	strings  *interned
 	abbrevs  abbrevCache
-	units    []uint64         // offsets of units, ascending; nil until needed
+	units    []uint64         // offsets of units, ascending
+	listed   bool             // units is made
 	contexts map[uint64]*unit // by offset
 }
 
@@ -97,9 +98,10 @@ func (f *file) close() error {
 
 // list makes the list of units.
 func (f *file) list() error {
-	if f.units != nil {
+	if f.listed {
 		return nil
 	}
+	f.listed = true
 	units := make([]uint64, 0, 64)
 	for off := uint64(0); off < f.info.size; {
 		var b [maxHeader]byte
@@ -159,9 +161,6 @@ func (f *file) context(at uint64) (*unit, error) {
 		return nil, err
 	}
 	u := &unit{header: h, f: f, addrs: f}
-	if u.table, err = f.abbrevs.get(&f.abbrev, &h); err != nil {
-		return nil, err
-	}
 	var d die
 	if err := u.entry(at+uint64(h.first), &d); err != nil {
 		return nil, err

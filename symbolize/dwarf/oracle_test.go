@@ -360,12 +360,11 @@ func build(t *testing.T, dir, compiler string, version int, r *row) string {
 }
 
 func TestOracle(t *testing.T) {
-	need(t, "gcc", "g++", "clang-19", "llvm-symbolizer-19", "llvm-dwp-19", "objcopy", "dwz")
+	need(t, "gcc", "g++", "clang-19", "llvm-symbolizer-19", "llvm-dwp-19", "ld.lld-19", "objcopy", "dwz")
 	for _, compiler := range []string{"gcc", "clang-19"} {
 		for _, version := range []int{2, 3, 4, 5} {
 			for _, r := range rows {
 				if r.clang && compiler == "gcc" || r.gcc && compiler != "gcc" || version < 4 && r.name != "plain" && r.name != "zlib" ||
-					r.name == "lld" && !haveLLD() ||
 					// dwp knows no DWARF 5, and llvm-dwp loops on what gcc makes of it.
 					r.dwp && compiler == "gcc" && version == 5 ||
 					// dwz does not know .debug_addr.
@@ -378,11 +377,6 @@ func TestOracle(t *testing.T) {
 			}
 		}
 	}
-}
-
-func haveLLD() bool {
-	_, err := exec.LookPath("ld.lld")
-	return err == nil
 }
 
 func testOracle(t *testing.T, compiler string, version int, r *row) {

@@ -40,7 +40,8 @@ type span struct{ first, last int }
 func (w *walker) walk(u *unit) error {
 	w.u = u
 	w.scopes, w.ranges, w.spans = w.scopes[:0], w.ranges[:0], w.spans[:0]
-	w.names.reset()
+	w.names.reset(len(u.buf))
+	w.code.budget = min(1<<10+4*len(u.buf), maxRanges)
 	w.types = functionsInTypes(u.language)
 	if err := w.entries(); err != nil {
 		return err
