@@ -32,7 +32,7 @@ type file struct {
 	// err says why object is nil. Such a file stays known, so that it is not
 	// tried again for every sample.
 	err    error
-	handle *os.File // nil for the vDSO
+	handle *os.File        // nil for the vDSO
 	debug  *debugfile.File // with the symbols of object, nil if it has its own or none
 	object *objfile.Object
 	binary *symbolize.Binary
