@@ -134,7 +134,7 @@ func generatesCode(proc *process.Process) bool {
 // the others.
 func (s *Session) walkQueued(late []*unwinder.RawSample, now uint64) []*unwinder.RawSample {
 	queue := late
-	for len(queue) < 4*rawQueue {
+	for len(queue) < 2*rawQueue {
 		select {
 		case r := <-s.raw:
 			queue = append(queue, r)
@@ -166,7 +166,7 @@ func (s *Session) walk(r *unwinder.RawSample) {
 	}
 	sp := space{files: s.files, proc: proc, vm: s.vms.of(proc)}
 	sample := walkRaw(&sp, r)
-	s.republish(proc, r, sample.Stop, sp.fresh)
+	s.republish(&sp, r, sample.Stop)
 	if sp.vm != nil && !r.Walked && (sample.Stop == stack.StopNoRule || sample.Stop == stack.StopTableMissing) && s.vms.wait(sp.vm, r) {
 		return
 	}
@@ -205,7 +205,7 @@ func (s *Session) walkWaited(waited []*unwinder.RawSample) {
 		if proc := s.table.At(r.PID, r.Time); proc != nil {
 			sp := space{files: s.files, proc: proc, vm: s.vms.of(proc)}
 			sample = walkRaw(&sp, r)
-			s.republish(proc, r, sample.Stop, sp.fresh)
+			s.republish(&sp, r, sample.Stop)
 			s.unsolved(sp.vm, &sample)
 		}
 		s.walkDone(r, &sample)
@@ -220,26 +220,27 @@ func (s *Session) unsolved(v *vm, sample *stack.Sample) {
 	}
 	// Of one given up no reading notes that it has been published again.
 	if v.unsolved++; v.unsolved >= maxUnsolved && (!v.settled || v.given()) {
-		v.settled = true
-		s.note(s.unwinder.Settle(sample.PID))
+		live := s.table.Live(sample.PID)
+		v.settled = live == nil || s.settle(live)
 	}
 }
 
 // republish tells the program what a raw sample showed it does not know: the
 // tables of the files just opened, or the whole process. now is why the walk of r
 // ended here.
-func (s *Session) republish(proc *process.Process, r *unwinder.RawSample, now stack.Stop, fresh []process.FileID) {
-	was := r.Stop
-	for _, id := range fresh {
+func (s *Session) republish(sp *space, r *unwinder.RawSample, now stack.Stop) {
+	proc, was := sp.proc, r.Stop
+	for _, id := range sp.fresh {
 		s.note(s.publisher.loaded(id, s.table.Live))
 	}
+	s.note(s.publisher.completed(sp.completed, s.table.Live))
 	live := s.table.Live(proc.PID)
 	if live == nil || live.ID != proc.ID {
 		return
 	}
 	switch {
 	case was == stack.StopNoProc && !s.unwinder.HasProcess(proc.PID),
-		was == stack.StopTableMissing && now != was && len(fresh) == 0: // opened meanwhile, for names
+		was == stack.StopTableMissing && now != was && len(sp.fresh) == 0: // opened meanwhile, for names
 		s.note(s.publisher.publish(live))
 	case s.vms.of(live) != nil: // unsolved sees to it
 	case was != now:
@@ -249,8 +250,22 @@ func (s *Session) republish(proc *process.Process, r *unwinder.RawSample, now st
 			s.change(c)
 		}
 	case (was == stack.StopNoMapping || was == stack.StopNoRule) && established(live, r.Time):
-		s.note(s.publisher.settle(live.PID))
+		s.settle(live)
 	}
+}
+
+// settle has no more samples sent raw of a live process that lie in code without a
+// rule. It is put off while a table of the process is partial: one of them is
+// completed each time. It returns whether it was done.
+func (s *Session) settle(live *process.Process) bool {
+	for i := range live.Mappings {
+		if f := s.files.known(live, &live.Mappings[i]); f != nil && s.files.complete(f) {
+			s.note(s.publisher.completed([]*file{f}, s.table.Live))
+			return false
+		}
+	}
+	s.note(s.publisher.settle(live.PID))
+	return true
 }
 
 // rereadAge is how old a program must be before /proc is asked, once, for what is in

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-kit/log"
@@ -36,8 +37,10 @@ type file struct {
 	object *objfile.Object
 	binary *symbolize.Binary
 	// table is nil when the file has no unwind information, or no room was left.
-	table    *unwinder.InstalledTable
+	// One that is partial is replaced when a walk ends for that.
+	table    atomic.Pointer[unwinder.InstalledTable]
 	tableErr error
+	looked   bool // the table has been completed, or could not be
 	notELF   bool // memory shared through a file: code made at run time
 
 	path    string
@@ -294,9 +297,11 @@ func (f *files) adopt(object *objfile.Object, path, id string) *file {
 	if object.BuildID.Kind == objfile.BuildIDHash {
 		loaded.buildID = "" // ours alone: no other tool could use it
 	}
-	table, err := unwind.Build(object)
+	table, err := unwind.BuildFirst(object)
 	if table != nil && len(table.Pieces) > 0 {
-		loaded.table, err = f.unwinder.InstallTable(table)
+		var in *unwinder.InstalledTable
+		in, err = f.unwinder.InstallTable(table)
+		loaded.table.Store(in)
 	}
 	loaded.tableErr = err
 	return loaded

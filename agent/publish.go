@@ -4,6 +4,7 @@ package agent
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 
@@ -104,9 +105,10 @@ func (p *publisher) mapping(proc *process.Process, m *process.Mapping) unwinder.
 		p.wait(m.File, proc.PID)
 	case f.notELF && m.Kind == process.KindMemfd:
 		out.Kind = unwinder.MapFP
-	case f.table != nil:
-		if bias, ok := f.bias(m); ok {
-			out.Kind, out.Bias, out.Table = unwinder.MapTable, bias, f.table
+	default:
+		table := f.table.Load()
+		if bias, ok := f.bias(m); ok && table != nil {
+			out.Kind, out.Bias, out.Table = unwinder.MapTable, bias, table
 		}
 	}
 	return out
@@ -138,6 +140,27 @@ func (p *publisher) loaded(id process.FileID, live func(pid uint32) *process.Pro
 	defer p.mu.Unlock()
 	for _, pid := range still {
 		p.wait(id, pid)
+	}
+	return errors.Join(errs...)
+}
+
+// completed publishes again every process that maps one of the files, whose tables
+// have been replaced.
+func (p *publisher) completed(files []*file, live func(pid uint32) *process.Process) error {
+	if len(files) == 0 {
+		return nil
+	}
+	p.mu.Lock()
+	pids := slices.Collect(maps.Keys(p.published))
+	p.mu.Unlock()
+	var errs []error
+	for _, pid := range pids {
+		proc := live(pid)
+		if proc != nil && slices.ContainsFunc(proc.Mappings, func(m process.Mapping) bool {
+			return slices.Contains(files, p.files.known(proc, &m))
+		}) {
+			errs = append(errs, p.publish(proc))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"runtime"
+	"slices"
 
 	"github.com/lowflame/lowflame/bpf/unwinder"
 	"github.com/lowflame/lowflame/process"
@@ -25,8 +26,9 @@ type space struct {
 	files *files
 	proc  *process.Process
 	vm    *vm // of the process, or nil
-	// fresh collects the files that were opened.
-	fresh []process.FileID
+	// fresh collects the files that were opened, completed those whose tables were.
+	fresh     []process.FileID
+	completed []*file
 }
 
 // At implements unwind.Space.
@@ -47,21 +49,45 @@ func (s *space) At(pc uint64) (unwind.Code, bool) {
 	case m.Kind == process.KindAnon || f != nil && f.notELF && m.Kind == process.KindMemfd:
 		code.FPWalk = true
 	case f == nil || f.object == nil:
-	case f.table == nil:
-		code.Table = new(unwind.Table) // no rule for any address
 	default:
-		if bias, ok := f.bias(m); ok {
-			code.Bias, code.Table = bias, f.table.Table
+		table := f.table.Load()
+		if table == nil {
+			code.Table = new(unwind.Table) // no rule for any address
+		} else if bias, ok := f.bias(m); ok {
+			code.Bias, code.Table = bias, table.Table
 		}
 	}
 	return code, true
 }
 
+// complete completes the table of the file that a walk ended in for want of a
+// rule. It returns false if it was complete.
+func (s *space) complete(walked *unwind.Result) bool {
+	last := len(walked.PCs) - 1
+	at := walked.PCs[last]
+	if last > 0 && !slices.Contains(walked.Interrupted, last) {
+		at-- // as unwind.Frame.Lookup
+	}
+	m := s.proc.Find(stack.Addr(at))
+	if walked.Stop != stack.StopNoRule || m == nil {
+		return false
+	}
+	f := s.files.known(s.proc, m)
+	if f == nil || !s.files.complete(f) {
+		return false
+	}
+	s.completed = append(s.completed, f)
+	return true
+}
+
 // walkRaw finishes the walk of a raw sample with what is known of its process
-// by now; sp.fresh has the files this opened.
+// by now; sp.fresh has the files this opened, sp.completed those it looked at again.
 func walkRaw(sp *space, raw *unwinder.RawSample) stack.Sample {
 	sample := raw.Sample
 	walked := unwind.Walk(nativeArch(), sp, &raw.Stack, raw.Regs, unwinder.MaxUserFrames)
+	for sp.complete(&walked) {
+		walked = unwind.Walk(nativeArch(), sp, &raw.Stack, raw.Regs, unwinder.MaxUserFrames)
+	}
 	sample.Stop = walked.Stop
 	if sample.Stop == stack.StopEnd && len(raw.Kernel) >= unwinder.MaxKernelFrames {
 		sample.Stop = stack.StopTooDeep // as the BPF program does: frames in the middle may be missing

@@ -11,7 +11,7 @@ const (
 
 // packARM64 turns a row into a rule for aarch64, false if it is none of the usual.
 func packARM64(s *frameState) (Rule, bool) {
-	if !s.signal && s.ra.how != placeUndefined && s.cfaExpr == nil && s.cfaOff >= 0 && s.cfaOff&7 == 0 && s.cfaOff>>3 <= 0xffff {
+	if !s.signal && s.ra.how != placeUndefined && !s.cfaExpr.set() && s.cfaOff >= 0 && s.cfaOff&7 == 0 && s.cfaOff>>3 <= 0xffff {
 		fp, ok := packFPARM64(s)
 		switch {
 		case !ok:
@@ -25,7 +25,7 @@ func packARM64(s *frameState) (Rule, bool) {
 }
 
 // packRareARM64 is packARM64 for all else.
-func packRareARM64(s *frameState) (Rule, Wide) {
+func packRareARM64(s *frameState, data []byte) (Rule, Wide) {
 	if s.ra.how == placeUndefined {
 		return MakeRule(KindEnd, 0, 0), Wide{}
 	}
@@ -34,7 +34,7 @@ func packRareARM64(s *frameState) (Rule, Wide) {
 	if s.signal {
 		return MakeRule(KindSignal, 0, 0), Wide{}
 	}
-	return wideRule(s, arm64FP)
+	return wideRule(s, data, arm64FP)
 }
 
 // packFPARM64 returns the fp nibble, which says where frame pointer and return

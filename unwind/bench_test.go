@@ -5,6 +5,7 @@ package unwind
 import (
 	"testing"
 
+	"github.com/lowflame/lowflame/objfile"
 	"github.com/lowflame/lowflame/stack"
 )
 
@@ -69,4 +70,32 @@ func words(t *Table) int {
 		n += len(t.Pieces[i].Words)
 	}
 	return n
+}
+
+// BenchmarkBuildFile makes the tables of whole files: from call frame information
+// alone, and with what their code tells.
+func BenchmarkBuildFile(b *testing.B) {
+	builds := map[string]func(*objfile.Object) (*Table, error){"cfi": BuildCFI, "first": BuildFirst, "all": Build}
+	for name, patterns := range map[string][]string{"libLLVM": libLLVM, "node": {"/usr/bin/node"}} {
+		for what, build := range builds {
+			b.Run(name+"/"+what, func(b *testing.B) {
+				o, file, err := objfile.OpenFile(library(b, patterns...))
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer file.Close()
+				frames, _, _, _, err := o.EHFrame()
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.SetBytes(int64(len(frames)))
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := build(o); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
 }

@@ -24,7 +24,21 @@ const maxDebugFrame = 64 << 20
 // first malformed entry, ErrTooBig says that the rest did not fit.
 //
 // See DWARF 5 §6.4 and LSB 5.0 §10.6.
-func Build(o *objfile.Object) (*Table, error) {
+func Build(o *objfile.Object) (*Table, error) { return tableUpTo(o, 1<<63-1) }
+
+// deferFrames is the size of call frame information from which BuildFirst leaves the
+// rest of the code for later, bytes. Looking at it takes several times as long as
+// reading the call frame information does; where that is small, neither takes long.
+const deferFrames = 1 << 20
+
+// BuildFirst is Build, but does not look at code without call frame information
+// where that may take long and few walks come by: in files that have a lot. Such
+// a table has Partial set; Build completes it. Until then walks end with
+// StopNoRule there.
+func BuildFirst(o *objfile.Object) (*Table, error) { return tableUpTo(o, deferFrames) }
+
+// tableUpTo is Build, and BuildFirst for files with deferred bytes of .eh_frame and more.
+func tableUpTo(o *objfile.Object, deferred int) (*Table, error) {
 	arch, err := archOf(o)
 	if err != nil {
 		return nil, err
@@ -35,6 +49,10 @@ func Build(o *objfile.Object) (*Table, error) {
 	debugErr := src.openDebug(o)
 	f, err := src.first(entryCode(o, &src))
 	gaps := f.gaps(src.segs)
+	if src.eh != nil && len(src.eh.data) >= deferred && (len(gaps) > 0 || len(f.pads) > 0) {
+		f.table.Partial = true
+		return f.table, firstError(err, goErr, ehErr, debugErr)
+	}
 	code, small := findCode(o, &src, &f, gaps)
 	if src.eh == nil && src.debug == nil && src.goRows == nil && len(code) == 0 {
 		if err := firstError(goErr, ehErr, debugErr); err != nil {

@@ -3,6 +3,7 @@
 package unwind
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sort"
@@ -211,6 +212,9 @@ func (c *cfi) header(off int) (header, bool) {
 
 // fde reads the entry at off, and its CIE unless that is the last one read.
 func (c *cfi) fde(off int) (fde, bool) {
+	if f, ok := c.plainFDE(off); ok {
+		return f, true
+	}
 	h, ok := c.header(off)
 	if !ok || h.isCIE || h.terminator {
 		return fde{}, false
@@ -234,6 +238,24 @@ func (c *cfi) fde(off int) (fde, bool) {
 	f.instrOff = h.r.pos
 	f.instr = c.data[h.r.pos:h.next]
 	return f, true
+}
+
+// plainFDE is fde for an entry as compilers write them, with the CIE last read. It
+// returns false for any other.
+func (c *cfi) plainFDE(off int) (fde, bool) {
+	const fixed = 17 // length, ID, address, size, size of the augmentation
+	if c.debug || c.cieOff < 0 || c.cie.fdeEnc != encPCRelS32 || !c.cie.augmented || len(c.data)-off < fixed {
+		return fde{}, false
+	}
+	b := c.data[off : off+fixed]
+	length, id := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])
+	at, next := off+fixed+int(b[16]), off+4+int(length)
+	if id == 0 || off+4-int(id) != c.cieOff || length >= 0xfffffff0 || next > len(c.data) || b[16] >= 0x80 || at > next {
+		return fde{}, false
+	}
+	begin := c.addr + uint64(off) + 8 + uint64(int32(binary.LittleEndian.Uint32(b[8:])))
+	end := begin + uint64(int32(binary.LittleEndian.Uint32(b[12:])))
+	return fde{off: off, begin: begin, end: end, instr: c.data[at:next], instrOff: at}, end >= begin
 }
 
 // clip cuts f to executable memory and to what lies beyond the last entry. It

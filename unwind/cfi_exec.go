@@ -62,12 +62,20 @@ func (x *executor) run() bool {
 		x.pos++
 		low := uint64(op & 0x3f)
 		more := true
-		switch op & 0xc0 {
-		case cfaAdvanceLoc:
+		switch {
+		case op&0xc0 == cfaAdvanceLoc:
 			more = x.advance(low)
-		case cfaOffset:
-			x.set(low, placeCFA, int64(x.uleb())*x.cie.dataAlign)
-		case cfaRestore:
+		case op&0xc0 == cfaOffset:
+			off := x.short()
+			if low == uint64(x.machine.fpReg) || low == uint64(x.cie.raReg) {
+				x.set(low, placeCFA, int64(off)*x.cie.dataAlign)
+			}
+		case op == cfaDefCFAOffset:
+			x.state.cfaOff = int64(x.short())
+		case op == cfaNop:
+		case op == cfaAdvanceLoc1:
+			more = x.advance(uint64(x.u8()))
+		case op&0xc0 == cfaRestore:
 			x.restore(low)
 		default:
 			more = x.extended(op)
@@ -80,6 +88,15 @@ func (x *executor) run() bool {
 		x.row(max(x.pc, x.floor), &x.state)
 	}
 	return !x.bad
+}
+
+// short is uleb, but for small numbers without a call.
+func (x *executor) short() uint64 {
+	if x.pos < len(x.b) && x.b[x.pos] < 0x80 {
+		x.pos++
+		return uint64(x.b[x.pos-1])
+	}
+	return x.uleb()
 }
 
 // advance emits the row in force and moves on. It returns false when the rest
@@ -133,7 +150,17 @@ func (x *executor) set(reg uint64, how place, off int64) {
 }
 
 func (x *executor) setExpr(reg uint64, how place) {
-	*x.column(reg) = regRule{how: how, expr: x.bytes(x.uleb())}
+	*x.column(reg) = regRule{how: how, expr: x.expr()}
+}
+
+// expr reads an expression. A file's section has less than 1<<32 bytes.
+func (x *executor) expr() expr {
+	size := x.uleb()
+	off := x.pos
+	if x.bytes(size); x.bad {
+		return expr{}
+	}
+	return expr{uint32(off), uint32(size)}
 }
 
 // restore puts a register's rule back to what the CIE says.
@@ -152,20 +179,18 @@ func (x *executor) defCFA(reg uint64, off int64) {
 		x.fail()
 		return
 	}
-	x.state.cfaReg, x.state.cfaOff, x.state.cfaExpr = uint32(reg), off, nil
+	x.state.cfaReg, x.state.cfaOff, x.state.cfaExpr = uint32(reg), off, expr{}
 }
 
 // extended executes an instruction without operand in its opcode. It returns
 // false when nothing more needs executing.
 func (x *executor) extended(op uint8) bool {
 	switch op {
-	case cfaNop, cfaARM64NegateRAState, cfaARM64NegateRAStatePC:
+	case cfaARM64NegateRAState, cfaARM64NegateRAStatePC:
 		// Whether the return address is signed does not matter: the walk
 		// strips it always.
 	case cfaSetLoc:
 		return x.setLoc()
-	case cfaAdvanceLoc1:
-		return x.advance(uint64(x.u8()))
 	case cfaAdvanceLoc2:
 		return x.advance(uint64(x.u16()))
 	case cfaAdvanceLoc4:
@@ -184,7 +209,7 @@ func (x *executor) extended(op uint8) bool {
 		}
 		x.state = x.remembered[n]
 		x.remembered = x.remembered[:n]
-	case cfaDefCFA, cfaDefCFARegister, cfaDefCFAOffset, cfaDefCFAExpression, cfaDefCFASF, cfaDefCFAOffsetSF:
+	case cfaDefCFA, cfaDefCFARegister, cfaDefCFAExpression, cfaDefCFASF, cfaDefCFAOffsetSF:
 		x.cfaOp(op)
 	default:
 		x.registerOp(op)
@@ -203,12 +228,10 @@ func (x *executor) cfaOp(op uint8) {
 		x.defCFA(reg, x.sleb()*x.cie.dataAlign)
 	case cfaDefCFARegister:
 		x.defCFA(x.uleb(), x.state.cfaOff)
-	case cfaDefCFAOffset:
-		x.state.cfaOff = int64(x.uleb())
 	case cfaDefCFAOffsetSF:
 		x.state.cfaOff = x.sleb() * x.cie.dataAlign
 	case cfaDefCFAExpression:
-		x.state.cfaExpr = x.bytes(x.uleb())
+		x.state.cfaExpr = x.expr()
 	}
 }
 

@@ -44,8 +44,8 @@ func rowsText(t *testing.T, arch Arch, a *cfiAsm) (string, error) {
 }
 
 func TestRows(t *testing.T) {
-	const drap = "wide {Reg:6 Deref:true RA:1 FP:3 CFAOff:-8 Add:0 RAArg:-8 FPArg:0}"
-	const lostText = "wide {Reg:0 Deref:false RA:4 FP:4 CFAOff:0 Add:0 RAArg:0 FPArg:0}"
+	const drap = "wide {Reg:6 Deref:true Index:0 RA:1 FP:3 CFAOff:-8 Add:0 RAArg:-8 FPArg:0}"
+	const lostText = "wide {Reg:0 Deref:false Index:0 RA:4 FP:4 CFAOff:0 Add:0 RAArg:0 FPArg:0}"
 	plt := []byte{0x77, 8, 0x80, 0, 0x3f, 0x1a, 0x3b, 0x2a, 0x33, 0x24, 0x22}
 	bndPLT := []byte{0x77, 8, 0x80, 0, 0x3f, 0x1a, 0x35, 0x2a, 0x33, 0x24, 0x22}
 	tests := []struct {
@@ -70,21 +70,29 @@ func TestRows(t *testing.T) {
 		{"DRAP", append(append([]byte{cfaAdvanceLoc | 5, cfaDefCFA, 10, 0, cfaAdvanceLoc | 8},
 			expression([]byte{cfaExpression, 6}, 0x76, 0)...),
 			append([]byte{cfaAdvanceLoc | 2}, expression([]byte{cfaDefCFAExpression}, 0x76, 0x78, 0x06)...)...),
-			"2000 sp+8 fp0\n2005 wide {Reg:10 Deref:false RA:1 FP:0 CFAOff:0 Add:0 RAArg:-8 FPArg:0}\n" +
-				"200d wide {Reg:10 Deref:false RA:1 FP:3 CFAOff:0 Add:0 RAArg:-8 FPArg:0}\n200f " + drap + "\n2040 none 0"},
+			"2000 sp+8 fp0\n2005 wide {Reg:10 Deref:false Index:0 RA:1 FP:0 CFAOff:0 Add:0 RAArg:-8 FPArg:0}\n" +
+				"200d wide {Reg:10 Deref:false Index:0 RA:1 FP:3 CFAOff:0 Add:0 RAArg:-8 FPArg:0}\n200f " + drap + "\n2040 none 0"},
 		{"stack pointer saved in memory, OpenSSL", expression([]byte{cfaDefCFAExpression}, 0x77, 0x98, 0x00, 0x06, 0x23, 0x08),
-			"2000 wide {Reg:7 Deref:true RA:1 FP:0 CFAOff:24 Add:8 RAArg:-8 FPArg:0}\n2040 none 0"},
-		{"an expression nobody knows", expression([]byte{cfaDefCFAExpression}, 0x77, 0x08, 0x79, 0x00, 0x38, 0x1e, 0x22, 0x06, 0x23, 0x08),
+			"2000 wide {Reg:7 Deref:true Index:0 RA:1 FP:0 CFAOff:24 Add:8 RAArg:-8 FPArg:0}\n2040 none 0"},
+		{"stack pointer saved in an array in memory, OpenSSL", expression([]byte{cfaDefCFAExpression}, 0x77, 0x08, 0x79, 0x00, 0x38, 0x1e, 0x22, 0x06, 0x23, 0x08),
+			"2000 wide {Reg:7 Deref:true Index:10 RA:1 FP:0 CFAOff:8 Add:8 RAArg:-8 FPArg:0}\n2040 none 0"},
+		{"the same, its index shifted", expression([]byte{cfaDefCFAExpression}, 0x77, 0x08, 0x70, 0x00, 0x33, 0x24, 0x22, 0x06, 0x23, 0x08),
+			"2000 wide {Reg:7 Deref:true Index:1 RA:1 FP:0 CFAOff:8 Add:8 RAArg:-8 FPArg:0}\n2040 none 0"},
+		{"the same, its index times 4", expression([]byte{cfaDefCFAExpression}, 0x77, 0x08, 0x79, 0x00, 0x34, 0x1e, 0x22, 0x06, 0x23, 0x08),
+			"2000 " + lostText + "\n2040 none 0"},
+		{"an index without a load", expression([]byte{cfaDefCFAExpression}, 0x77, 0x08, 0x79, 0x00, 0x38, 0x1e, 0x22),
+			"2000 " + lostText + "\n2040 none 0"},
+		{"an expression nobody knows", expression([]byte{cfaDefCFAExpression}, 0x77, 0x08, 0x06, 0x06, 0x06),
 			"2000 " + lostText + "\n2040 none 0"},
 		{"vfork: return address in a register", []byte{cfaAdvanceLoc | 1, cfaDefCFAOffset, 0, cfaRegister, 16, 5},
-			"2000 sp+8 fp0\n2001 wide {Reg:7 Deref:false RA:2 FP:0 CFAOff:0 Add:0 RAArg:5 FPArg:0}\n2040 none 0"},
+			"2000 sp+8 fp0\n2001 wide {Reg:7 Deref:false Index:0 RA:2 FP:0 CFAOff:0 Add:0 RAArg:5 FPArg:0}\n2040 none 0"},
 		{"thread start: no return address", []byte{cfaUndefined, 16}, "2000 end 0\n2040 none 0"},
 		{"frame pointer lost", []byte{cfaUndefined, 6}, "2000 sp+8 fp15\n2040 none 0"},
-		{"frame pointer far below the CFA", []byte{cfaOffset | 6, 16}, "2000 wide {Reg:7 Deref:false RA:1 FP:1 CFAOff:8 Add:0 RAArg:-8 FPArg:-128}\n2040 none 0"},
+		{"frame pointer far below the CFA", []byte{cfaOffset | 6, 16}, "2000 wide {Reg:7 Deref:false Index:0 RA:1 FP:1 CFAOff:8 Add:0 RAArg:-8 FPArg:-128}\n2040 none 0"},
 		{"frame pointer at the limit of the nibble", []byte{cfaOffset | 6, 15}, "2000 sp+8 fp14\n2040 none 0"},
 		{"large frame", []byte{cfaDefCFAOffset, 0xf8, 0xff, 0x1f}, "2000 sp+524280 fp0\n2040 none 0"},
 		{"larger frame", []byte{cfaDefCFAOffset, 0x80, 0x80, 0x20},
-			"2000 wide {Reg:7 Deref:false RA:1 FP:0 CFAOff:524288 Add:0 RAArg:-8 FPArg:0}\n2040 none 0"},
+			"2000 wide {Reg:7 Deref:false Index:0 RA:1 FP:0 CFAOff:524288 Add:0 RAArg:-8 FPArg:0}\n2040 none 0"},
 		{"operands of every kind are skipped right", append([]byte{
 			cfaGNUArgsSize, 16, cfaGNUNegativeOffset, 3, 1, cfaValOffset, 3, 1, cfaValOffsetSF, 3, 0x7f,
 			cfaOffsetExtended, 3, 2, cfaOffsetExtendedSF, 3, 2, cfaSameValue, 3, cfaRestoreExtended, 3, cfaNop},
@@ -129,9 +137,9 @@ func TestRowsARM64(t *testing.T) {
 		{"record deeper than the nibble, at the base", []byte{cfaDefCFAOffset, 0x90, 2, cfaOffset | 29, 34, cfaOffset | 30, 33},
 			"2000 sp+272 fp14\n2040 none 0"},
 		{"record deep inside the frame", []byte{cfaDefCFAOffset, 0xa0, 2, cfaOffset | 29, 34, cfaOffset | 30, 33},
-			"2000 wide {Reg:31 Deref:false RA:1 FP:1 CFAOff:288 Add:0 RAArg:-264 FPArg:-272}\n2040 none 0"},
+			"2000 wide {Reg:31 Deref:false Index:0 RA:1 FP:1 CFAOff:288 Add:0 RAArg:-264 FPArg:-272}\n2040 none 0"},
 		{"only the return address saved", []byte{cfaDefCFAOffset, 16, cfaOffset | 30, 2},
-			"2000 wide {Reg:31 Deref:false RA:1 FP:0 CFAOff:16 Add:0 RAArg:-16 FPArg:0}\n2040 none 0"},
+			"2000 wide {Reg:31 Deref:false Index:0 RA:1 FP:0 CFAOff:16 Add:0 RAArg:-16 FPArg:0}\n2040 none 0"},
 		{"signed return address", []byte{cfaARM64NegateRAState, cfaAdvanceLoc | 4, cfaARM64NegateRAStatePC, cfaDefCFAOffset, 16},
 			"2000 sp+0 fp0\n2004 sp+16 fp0\n2040 none 0"},
 		{"no return address", []byte{cfaUndefined, 30}, "2000 end 0\n2040 none 0"},

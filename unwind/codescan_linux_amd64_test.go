@@ -37,8 +37,10 @@ func TestSingleStepBare(t *testing.T) {
 	if testing.Short() {
 		t.Skip("walks some 200 000 stacks under ptrace")
 	}
+	t.Parallel()
 	for name, cmd := range bareBuilds {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			path := build(t, "bare", append(append([]string{}, cmd...), "bare.c")...)
 			own := ownFunctions(t, path)
 			bad, inside, gaps := map[string]int{}, 0, 0

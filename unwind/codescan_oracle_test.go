@@ -94,7 +94,7 @@ const (
 
 // compare compares a derived state with the row, "" if they agree.
 func (s *codeState) compare(r *frameState) string {
-	if r.cfaExpr != nil || r.ra.how == placeUndefined {
+	if r.cfaExpr.set() || r.ra.how == placeUndefined {
 		return ""
 	}
 	if s.sp == regUnknown && !s.framed() && s.r10 == regUnknown && s.r11 == regUnknown {

@@ -64,6 +64,9 @@ func openCFI(o *objfile.Object) (*sources, error) {
 // section adds what a section covers.
 func (c *Coverage) section(src *sources, s *section, name string) error {
 	m := src.arch.machine()
+	if s != nil {
+		m.data = s.data
+	}
 	var covered, registers bool
 	var reason string
 	last := uint64(0)
@@ -103,7 +106,7 @@ func (m *machine) expressible(s *frameState) (registers bool, lost string) {
 	if _, ok := m.usual(s); ok {
 		return false, ""
 	}
-	r, w := m.rare(s)
+	r, w := m.rare(s, m.data)
 	switch {
 	case r.Kind() != KindWide:
 		return false, ""
@@ -115,11 +118,11 @@ func (m *machine) expressible(s *frameState) (registers bool, lost string) {
 
 // whyLost says why no rule expresses s.
 func (m *machine) whyLost(s *frameState) string {
-	switch _, ok := parseCFA(s); {
-	case s.cfaExpr == nil && s.cfaReg == noReg:
+	switch _, ok := parseCFA(s, m.data); {
+	case !s.cfaExpr.set() && s.cfaReg == noReg:
 		return "no CFA is defined"
-	case s.cfaExpr != nil && !ok:
-		return "the CFA is an expression of more than one register and one load"
+	case s.cfaExpr.set() && !ok:
+		return "the CFA is an expression of more than one register, an index and one load"
 	case !ok:
 		return "the CFA's register or offset is out of range"
 	}

@@ -169,7 +169,7 @@ func (p *pieceEncoder) index(words []uint32, pages int, shift uint8) []uint32 {
 func (w Wide) words() [WideWords]uint32 {
 	deref := uint32(0)
 	if w.Deref {
-		deref = 1
+		deref = 1 + uint32(w.Index)
 	}
 	return [WideWords]uint32{
 		uint32(w.Reg) | deref<<8 | uint32(w.RA)<<16 | uint32(w.FP)<<24,

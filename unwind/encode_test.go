@@ -104,7 +104,7 @@ func randomRows(r *rand.Rand, count, n int, wides int) []span {
 func TestEncode(t *testing.T) {
 	wides := make([]Wide, 2000)
 	for i := range wides {
-		wides[i] = Wide{Reg: uint8(i % 33), Deref: i%2 == 0, RA: Where(i % 5), FP: Where(i % 4), CFAOff: int32(-i), Add: int32(i), RAArg: int32(i * 7), FPArg: int32(-i * 3)}
+		wides[i] = Wide{Reg: uint8(i % 33), Deref: i%2 == 0, Index: uint8(1-i%2) * uint8(i%34), RA: Where(i % 5), FP: Where(i % 4), CFAOff: int32(-i), Add: int32(i), RAArg: int32(i * 7), FPArg: int32(-i * 3)}
 	}
 	tests := []struct {
 		name                string

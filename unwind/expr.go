@@ -8,6 +8,7 @@ const (
 	opConst1u    = 0x08
 	opConst1s    = 0x09
 	opAnd        = 0x1a
+	opMul        = 0x1e
 	opPlus       = 0x22
 	opPlusUconst = 0x23
 	opShl        = 0x24
@@ -19,26 +20,29 @@ const (
 )
 
 // cfaBase is a CFA rule that is one register plus an offset, or one word of
-// memory there plus another: CFA = reg + off, or *(reg + off) + add.
+// memory there plus another: CFA = reg + off, or *(reg + off + 8*index) + add.
 type cfaBase struct {
 	reg      uint8
 	deref    bool
+	index    uint8 // see Wide.Index
 	off, add int32
 }
 
-// parseCFA returns the CFA rule of s if it has the shape of a cfaBase.
-func parseCFA(s *frameState) (cfaBase, bool) {
-	if s.cfaExpr == nil {
+// parseCFA returns the CFA rule of s, whose expression is in data, if it has the shape
+// of a cfaBase.
+func parseCFA(s *frameState, data []byte) (cfaBase, bool) {
+	if !s.cfaExpr.set() {
 		return cfaBase{reg: uint8(s.cfaReg), off: int32(s.cfaOff)},
 			s.cfaReg < NumRegs && fits32(s.cfaOff)
 	}
-	r := reader{b: s.cfaExpr}
+	r := reader{b: s.cfaExpr.in(data)}
 	reg, off, ok := readBreg(&r)
 	if !ok || reg >= NumRegs {
 		return cfaBase{}, false
 	}
 	b := cfaBase{reg: uint8(reg)}
 	off += readPlus(&r)
+	b.index = readIndex(&r)
 	if r.pos < len(r.b) && r.b[r.pos] == opDeref {
 		r.pos++
 		b.deref = true
@@ -47,7 +51,22 @@ func parseCFA(s *frameState) (cfaBase, bool) {
 		ok = fits32(add)
 	}
 	b.off = int32(off)
+	ok = ok && (b.deref || b.index == 0)
 	return b, ok && fits32(off) && !r.bad && r.pos == len(r.b)
+}
+
+// readIndex reads what adds 8 times a register, if that is next: breg, 0, lit8, mul
+// or lit3, shl, and plus. It returns the register's number plus one, else 0.
+func readIndex(r *reader) uint8 {
+	rest := r.b[r.pos:]
+	if len(rest) < 5 || rest[0] < opBreg0 || rest[0] > opBreg31 || rest[1] != 0 || rest[4] != opPlus {
+		return 0
+	}
+	if scale := [2]byte(rest[2:4]); scale != [2]byte{opLit0 + 8, opMul} && scale != [2]byte{opLit0 + 3, opShl} {
+		return 0
+	}
+	r.pos += 5
+	return rest[0] - opBreg0 + 1
 }
 
 // parseBreg returns register and offset of an expression that is just that.

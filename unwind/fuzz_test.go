@@ -102,7 +102,7 @@ func FuzzWalk(f *testing.F) {
 				r = 0
 			}
 			if r.Kind() == KindWide {
-				wides = append(wides, Wide{Reg: rules[i] >> 4, Deref: rules[i+1]&1 != 0, RA: Where(rules[i+1] >> 4 & 7), FP: Where(rules[i+1] >> 1 & 7), CFAOff: int32(int8(rules[i+2])), FPArg: int32(int8(rules[i+1]))})
+				wides = append(wides, Wide{Reg: rules[i] >> 4, Deref: rules[i+1]&1 != 0, Index: rules[i+1] & 1 * (rules[i+2] >> 2), RA: Where(rules[i+1] >> 4 & 7), FP: Where(rules[i+1] >> 1 & 7), CFAOff: int32(int8(rules[i+2])), FPArg: int32(int8(rules[i+1]))})
 				r = MakeRule(KindWide, 0, uint16(len(wides)-1))
 			}
 			rows = append(rows, span{uint64(i) * 3, r})

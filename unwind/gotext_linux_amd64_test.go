@@ -97,8 +97,10 @@ func TestSingleStepGo(t *testing.T) {
 	if testing.Short() {
 		t.Skip("walks 300 000 stacks under ptrace")
 	}
+	t.Parallel()
 	for _, name := range []string{"static", "1.19"} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			path := buildGo(t, name)
 			bad, kinds := map[string]int{}, map[Kind]int{}
 			steps := singleStep(t, 150_000, func(l *live, tid int) {

@@ -65,9 +65,11 @@ func (p *Piece) WideRule(i uint16) Wide {
 		return w
 	}
 	w := p.Words[at : at+WideWords]
+	load := uint8(w[0] >> 8)
 	return Wide{
 		Reg:    uint8(w[0]),
-		Deref:  w[0]>>8&0xff != 0,
+		Deref:  load != 0,
+		Index:  max(load, 1) - 1,
 		RA:     Where(w[0] >> 16),
 		FP:     Where(w[0] >> 24),
 		CFAOff: int32(w[1]),

@@ -27,7 +27,7 @@ func oracleText(arch Arch, s *frameState) readelf.Row {
 		return "u"
 	}
 	cfa := "exp"
-	if s.cfaExpr == nil {
+	if !s.cfaExpr.set() {
 		cfa = fmt.Sprintf("%s%+d", arch.RegName(s.cfaReg), s.cfaOff)
 	}
 	return readelf.Row{CFA: cfa, FP: reg(&s.fp), RA: reg(&s.ra)}

@@ -86,10 +86,12 @@ const (
 
 // Wide is a rule that does not fit 24 bits: WideWords words in the table.
 //
-// CFA = reg + CFAOff, or with Deref: *(reg + CFAOff) + Add.
+// CFA = reg + CFAOff, or with Deref: *(reg + CFAOff) + Add, or with Index too:
+// *(reg + CFAOff + 8*index) + Add, an array of saved stack pointers.
 type Wide struct {
 	Reg    uint8 // DWARF register number (x86-64 psABI fig. 3.36, AADWARF64 §4.1)
 	Deref  bool
+	Index  uint8 // number of the index register, plus one; 0: none
 	RA     Where // how to find the return address
 	FP     Where // how to find the caller's frame pointer
 	CFAOff int32
@@ -113,7 +115,8 @@ const (
 )
 
 // WideWords is the size of an encoded wide rule in u32 words:
-// word 0: Reg | Deref<<8 | RA<<16 | FP<<24, then CFAOff, Add, RAArg, FPArg.
+// word 0: Reg | load<<8 | RA<<16 | FP<<24, then CFAOff, Add, RAArg, FPArg. load is
+// 0 without Deref, else 1 + Index.
 const WideWords = 5
 
 // MakeRule packs a rule.

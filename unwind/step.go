@@ -230,6 +230,13 @@ func (s *stepper) wide(w Wide) (Frame, stack.Stop) {
 	}
 	cfa += uint64(int64(w.CFAOff))
 	if w.Deref {
+		if w.Index > 0 {
+			index, ok := s.reg(w.Index - 1)
+			if !ok {
+				return Frame{}, stack.StopUnsupportedRule
+			}
+			cfa += 8 * index
+		}
 		if !s.read(cfa, &cfa) {
 			return Frame{}, stack.StopReadStack
 		}

@@ -102,6 +102,7 @@ func TestSingleStep(t *testing.T) {
 	if testing.Short() {
 		t.Skip("walks some 150 000 stacks under ptrace")
 	}
+	t.Parallel()
 	path := build(t, "deep", "gcc", "-O2", "-fno-inline", "-Wl,-z,lazy", "-o", "OUT", "deep.c")
 	kinds, known, bad := map[Kind]int{}, map[string]int{}, map[string]int{}
 	steps := singleStep(t, 400_000, func(l *live, tid int) {

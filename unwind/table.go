@@ -18,6 +18,9 @@ const MaxPageRows = 1<<12 - 1
 type Table struct {
 	Arch   Arch
 	Pieces []Piece
+	// Partial: code without call frame information has not been looked at, see
+	// BuildFirst.
+	Partial bool
 }
 
 // Piece is a part of a table that fits one shard. Its words are four arrays of

@@ -87,6 +87,9 @@ func (w Wide) Text(arch Arch) RowText {
 		return RowText{"lost", "lost", "lost"}
 	}
 	cfa := fmt.Sprintf("%s%+d", arch.RegName(uint32(w.Reg)), w.CFAOff)
+	if w.Index > 0 {
+		cfa += "+8*" + arch.RegName(uint32(w.Index-1))
+	}
 	if w.Deref {
 		cfa = "*(" + cfa + ")"
 		if w.Add != 0 {

@@ -20,7 +20,7 @@ func dwarfX86(enc uint8) int32 {
 
 // packX86 turns a row into a rule for x86-64, false if it is none of the usual.
 func packX86(s *frameState) (Rule, bool) {
-	if s.ra.how == placeCFA && s.ra.off == -8 && s.cfaExpr == nil && s.cfaOff >= 0 && s.cfaOff&7 == 0 && s.cfaOff>>3 <= 0xffff {
+	if s.ra.how == placeCFA && s.ra.off == -8 && !s.cfaExpr.set() && s.cfaOff >= 0 && s.cfaOff&7 == 0 && s.cfaOff>>3 <= 0xffff {
 		fp, ok := packFPX86(&s.fp)
 		switch {
 		case !ok:
@@ -34,18 +34,18 @@ func packX86(s *frameState) (Rule, bool) {
 }
 
 // packRareX86 is packX86 for what is not SP or FP plus a small offset.
-func packRareX86(s *frameState) (Rule, Wide) {
+func packRareX86(s *frameState, data []byte) (Rule, Wide) {
 	if s.ra.how == placeUndefined {
 		return MakeRule(KindEnd, 0, 0), Wide{}
 	}
-	if s.cfaExpr != nil {
-		if n, ok := parsePLT(s.cfaExpr); ok && s.ra.how == placeCFA && s.ra.off == -8 && s.fp.how <= placeSame {
+	if s.cfaExpr.set() {
+		if n, ok := parsePLT(s.cfaExpr.in(data)); ok && s.ra.how == placeCFA && s.ra.off == -8 && s.fp.how <= placeSame {
 			return MakeRule(KindPLT, FPSame, n), Wide{}
 		}
 		// What C libraries write for their signal return trampoline: the CFA
 		// is the interrupted stack pointer, at SP+160 (kernel: struct
 		// rt_sigframe, once the handler has popped pretcode).
-		base, ok := parseCFA(s)
+		base, ok := parseCFA(s, data)
 		if ok && s.signal && base == (cfaBase{reg: x86RSP, deref: true, off: 160}) {
 			return MakeRule(KindSignal, 0, 0), Wide{}
 		}
@@ -53,7 +53,7 @@ func packRareX86(s *frameState) (Rule, Wide) {
 	if s.ra.how <= placeSame { // the return address is never in RIP
 		return lost()
 	}
-	return wideRule(s, x86RBP)
+	return wideRule(s, data, x86RBP)
 }
 
 // packFPX86 returns the fp nibble, or false if only a wide rule can say it.

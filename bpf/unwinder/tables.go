@@ -59,7 +59,7 @@ func (u *Unwinder) FreeTable(t *InstalledTable) { u.tables.release(t) }
 func (a *tableArena) install(t *unwind.Table) (*InstalledTable, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	in := &InstalledTable{Table: &unwind.Table{Arch: t.Arch, Pieces: make([]unwind.Piece, 0, len(t.Pieces))}}
+	in := &InstalledTable{Table: &unwind.Table{Arch: t.Arch, Partial: t.Partial, Pieces: make([]unwind.Piece, 0, len(t.Pieces))}}
 	for _, p := range t.Pieces {
 		at, words, err := a.alloc(uint32(len(p.Words)))
 		if err != nil {

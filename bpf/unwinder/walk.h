@@ -14,12 +14,16 @@ static __always_inline u32 apply_wide(struct unw_state *s, struct unw_shard *sha
 	u32 head = WORD(at), ra_how = (head >> 16) & 0xff, fp_how = head >> 24;
 	s64 cfa_off = (s32)WORD(at + 1), add = (s32)WORD(at + 2);
 	s64 ra_arg = (s32)WORD(at + 3), fp_arg = (s32)WORD(at + 4);
-	u64 cfa;
+	u32 deref = (head >> 8) & 0xff;
+	u64 cfa, index = 0;
 
 	if (get_reg(s, head & 0xff, &cfa))
 		return UNW_STOP_UNSUPPORTED_RULE;
 	cfa += cfa_off;
-	if ((head >> 8) & 0xff) {
+	if (deref) {
+		if (deref > 1 && get_reg(s, deref - 2, &index))
+			return UNW_STOP_UNSUPPORTED_RULE;
+		cfa += index * 8;
 		if (read_word(s, cfa, &cfa))
 			return UNW_STOP_READ_STACK;
 		cfa += add;
