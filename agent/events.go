@@ -134,7 +134,7 @@ func generatesCode(proc *process.Process) bool {
 // the others.
 func (s *Session) walkQueued(late []*unwinder.RawSample, now uint64) []*unwinder.RawSample {
 	queue := late
-	for len(queue) < 4*rawQueue {
+	for len(queue) < 2*rawQueue {
 		select {
 		case r := <-s.raw:
 			queue = append(queue, r)
