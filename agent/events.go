@@ -91,6 +91,7 @@ func (s *Session) change(c process.Change) {
 		s.vms.retire(proc)
 		s.publisher.retire(proc)
 		if generatesCode(proc) {
+			addDumps(s.symbols, proc)
 			s.note(s.symbols.RefreshJIT(jitProcess(proc)))
 		}
 	}

@@ -322,7 +322,7 @@ func TestJITLine(t *testing.T) {
 		if tt.want.SystemName == "" {
 			tt.want.SystemName = tt.symbol
 		}
-		if d := cmp.Diff(tt.want, jitLine(Simplified, tt.symbol)); d != "" {
+		if d := cmp.Diff(tt.want, jitLine(Simplified, jit.Symbol{Name: tt.symbol})); d != "" {
 			t.Errorf("%q:\n%s", tt.symbol, d)
 		}
 	}
