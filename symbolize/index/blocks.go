@@ -20,8 +20,29 @@ type Blocks struct {
 	ring   slot
 	lastID uint64
 
-	code codeBlock
-	str  []byte
+	code    codeBlock
+	str     []byte
+	strings [keptStrings]keptString
+}
+
+// Strings read lately are kept beside the blocks: of paths and inlined functions a
+// few are most of what is asked for.
+const (
+	keptStrings = 1 << 10
+	// maxKept is the longest string that is kept, so that all take 256 KiB at most.
+	maxKept = 256
+)
+
+type keptString struct {
+	index uint64
+	id    uint32 // its number, and which section it is of in the lowest bit
+	s     string
+}
+
+// kept returns the place for a string.
+func (b *Blocks) kept(index uint64, id uint32) *keptString {
+	h := (index<<32 + uint64(id)) * 0x9e3779b97f4a7c15
+	return &b.strings[h>>54]
 }
 
 // DefaultBlocks is a good size for NewBlocks, in bytes.

@@ -18,7 +18,8 @@ const (
 	headerSize = 256
 	// blockTarget is about how large blocks are, in bytes. Smaller ones cost
 	// less to read, and more to store: each has dictionaries of its own.
-	blockTarget = 8 << 10
+	blockTarget  = 1 << 10
+	stringTarget = 2 << 10
 	// maxBlock bounds a block with its checksum. One may exceed its target by a
 	// string, see maxString.
 	maxBlock = 64 << 10

@@ -30,7 +30,7 @@ type Line struct {
 }
 
 // Index is an index that is open. It holds no part of the file but the first keys of
-// the pages of its directories: 8 bytes for 2 MiB of code section. Safe for
+// the pages of its directories: 8 bytes for 256 KiB of the file. Safe for
 // concurrent use.
 type Index struct {
 	r        io.ReaderAt
@@ -41,8 +41,8 @@ type Index struct {
 	first [sectionCount][]uint64
 }
 
-// maxPages bounds what an open index holds, to 2 MiB: a file of 256 GiB.
-const maxPages = 1 << 18
+// maxPages bounds what an open index holds of a section, to 128 KiB: 4 million blocks.
+const maxPages = 1 << 14
 
 // Open opens an index of size bytes, whose blocks go through blocks. It keeps r, which
 // the caller closes after the last Lookup. The error wraps ErrFormat if it is not an
@@ -210,6 +210,11 @@ func (x *Index) string(section int, id uint32) (string, error) {
 	if id == 0 {
 		return "", nil
 	}
+	key := id<<1 | uint32(section-nameSection)
+	kept := x.blocks.kept(x.id, key)
+	if kept.index == x.id && kept.id == key {
+		return kept.s, nil
+	}
 	block, first, err := x.block(section, uint64(id))
 	if err != nil {
 		return "", err
@@ -221,7 +226,11 @@ func (x *Index) string(section int, id uint32) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return string(x.blocks.str), nil
+	s := string(x.blocks.str)
+	if len(s) <= maxKept {
+		*kept = keptString{x.id, key, s}
+	}
+	return s, nil
 }
 
 // forget drops the blocks of x from the cache.

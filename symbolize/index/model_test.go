@@ -27,6 +27,8 @@ type modelSymbol struct {
 type model struct {
 	units   []*dwarf.Unit
 	symbols [][]modelSymbol
+	// runBytes is what the writer sorts in memory, if not 0.
+	runBytes int
 }
 
 func (m *model) lookup(addr stack.LinkAddr) []Line {
@@ -122,6 +124,9 @@ func (m *model) write(t testing.TB) []byte {
 	w, err := Create(f, Config{TempDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if m.runBytes > 0 {
+		w.runs.limit = m.runBytes
 	}
 	for _, u := range m.units {
 		if err := w.AddUnit(u); err != nil {
@@ -231,11 +236,11 @@ func randomSymbols(rnd *rand.Rand, s shape) (table []modelSymbol) {
 	return table
 }
 
-func randomModel(seed uint64) (*model, shape) {
-	rnd := rand.New(rand.NewPCG(seed, 1))
-	s := shape{units: 1 + rnd.IntN(5), scopes: 1 << rnd.IntN(8), lines: 1 << rnd.IntN(9),
+// randomModel returns a model of units with less than 1<<bits scopes.
+func randomModel(rnd *rand.Rand, bits int) (*model, shape) {
+	s := shape{units: 1 + rnd.IntN(5), scopes: 1 << rnd.IntN(bits), lines: 1 << rnd.IntN(bits+1),
 		space: 16 << rnd.IntN(20), tame: rnd.IntN(2) > 0}
-	m := &model{}
+	m := &model{runBytes: rnd.IntN(2) << rnd.IntN(14)}
 	for range rnd.IntN(s.units + 1) {
 		m.units = append(m.units, randomUnit(rnd, s))
 	}
@@ -272,27 +277,36 @@ func (m *model) addresses(rnd *rand.Rand, space uint64) []stack.LinkAddr {
 	return addrs
 }
 
-// TestModel compares an index of random units with what the units say.
+// check compares an index of m with m.
+func (m *model) check(t *testing.T, rnd *rand.Rand, space uint64) {
+	t.Helper()
+	data := m.write(t)
+	x, err := Open(bytes.NewReader(data), int64(len(data)), NewBlocks(64<<10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range m.addresses(rnd, space) {
+		got, err := x.Lookup(a, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(m.lookup(a), got); diff != "" {
+			t.Fatalf("address %#x (-model +index):\n%s", a, diff)
+		}
+	}
+}
+
+// TestModel compares indexes of random units with what the units say.
 func TestModel(t *testing.T) {
 	n := uint64(150)
 	if testing.Short() {
 		n = 60
 	}
 	for seed := range n {
-		m, s := randomModel(seed)
-		data := m.write(t)
-		x, err := Open(bytes.NewReader(data), int64(len(data)), NewBlocks(64<<10))
-		if err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
-		}
-		for _, a := range m.addresses(rand.New(rand.NewPCG(seed, 2)), s.space) {
-			got, err := x.Lookup(a, nil)
-			if err != nil {
-				t.Fatalf("seed %d: %v", seed, err)
-			}
-			if diff := cmp.Diff(m.lookup(a), got); diff != "" {
-				t.Fatalf("seed %d, address %#x (-model +index):\n%s", seed, a, diff)
-			}
-		}
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			rnd := rand.New(rand.NewPCG(seed, 1))
+			m, s := randomModel(rnd, 8)
+			m.check(t, rnd, s.space)
+		})
 	}
 }

@@ -115,16 +115,19 @@ type reader struct {
 func (r *reader) more() bool { return r.at < len(r.data) && !r.bad }
 
 func (r *reader) uvarint() uint64 {
-	if r.at < len(r.data) {
-		if b := r.data[r.at]; b < 0x80 {
-			r.at++
-			return uint64(b)
-		}
+	if at := r.at; at < len(r.data) && r.data[at] < 0x80 {
+		r.at = at + 1
+		return uint64(r.data[at])
 	}
 	return r.long()
 }
 
+// long reads a number of more than 7 bits.
 func (r *reader) long() uint64 {
+	if at := r.at; at < len(r.data)-1 && r.data[at+1] < 0x80 {
+		r.at = at + 2
+		return uint64(r.data[at]&0x7f) | uint64(r.data[at+1])<<7
+	}
 	v, n := binary.Uvarint(r.data[min(r.at, len(r.data)):])
 	if n <= 0 {
 		r.bad, r.at = true, len(r.data)

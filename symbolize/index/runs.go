@@ -36,11 +36,12 @@ const (
 
 // runs sorts pieces in a temporary file.
 type runs struct {
-	dir   string
-	file  *os.File // unlinked; nil until it is needed
-	buf   []byte
-	index []pieceRef // of the pieces in buf
-	ends  []int64    // of the runs in file
+	create func() (*os.File, error)
+	limit  int      // of buf, runBytes
+	file   *os.File // nil until it is needed
+	buf    []byte
+	index  []pieceRef // of the pieces in buf
+	ends   []int64    // of the runs in file
 }
 
 type pieceRef struct {
@@ -51,13 +52,13 @@ type pieceRef struct {
 // add takes a copy of p.
 func (r *runs) add(p *piece) error {
 	n := pieceHeader + len(p.data)
-	if len(r.buf)+n > runBytes && len(r.buf) > 0 {
+	if len(r.buf)+n > r.limit && len(r.buf) > 0 {
 		if err := r.spill(); err != nil {
 			return err
 		}
 	}
 	if r.buf == nil {
-		r.buf = make([]byte, 0, runBytes)
+		r.buf = make([]byte, 0, max(r.limit, n))
 	}
 	r.index = append(r.index, pieceRef{p.begin, p.rank, uint32(len(r.buf)), uint32(n)})
 	r.buf = binary.LittleEndian.AppendUint64(r.buf, p.begin)
@@ -70,7 +71,7 @@ func (r *runs) add(p *piece) error {
 
 func (r *runs) spill() (err error) {
 	if r.file == nil {
-		if r.file, err = tempFile(r.dir); err != nil {
+		if r.file, err = r.create(); err != nil {
 			return err
 		}
 	}
@@ -106,8 +107,12 @@ func (r *runs) close() error {
 	return r.file.Close()
 }
 
-// tempFile creates a file without a name in dir.
-func tempFile(dir string) (*os.File, error) {
+// temp creates a file without a name.
+func (c Config) temp() (*os.File, error) {
+	if c.CreateTemp != nil {
+		return c.CreateTemp()
+	}
+	dir := c.TempDir
 	if dir == "" {
 		dir = os.TempDir()
 	}

@@ -37,6 +37,9 @@ type sectionWriter struct {
 
 // write appends a block whose first key is key; keys must not fall.
 func (s *sectionWriter) write(key uint64, block []byte) error {
+	if len(s.directory) == maxPages*pageEntries {
+		return fmt.Errorf("write index: %d blocks: %w", len(s.directory), ErrTooLarge)
+	}
 	off, size, err := s.out.append(block)
 	s.directory = append(s.directory, entry{key, off, size})
 	return err

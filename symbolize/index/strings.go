@@ -100,7 +100,7 @@ func (w *stringWriter) append(s string) error {
 	w.block = binary.AppendUvarint(w.block, uint64(len(s)-shared))
 	w.block = append(w.block, s[shared:]...)
 	w.last = append(w.last[:0], s...)
-	if len(w.block) >= blockTarget {
+	if len(w.block) >= stringTarget {
 		return w.end()
 	}
 	return nil

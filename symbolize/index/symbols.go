@@ -14,7 +14,7 @@ import (
 const (
 	// symbolTarget is about how large blocks of symbols are: small, because they
 	// are read from their start.
-	symbolTarget = 1 << 10
+	symbolTarget = 512
 	// symbolBatch is how many symbols are numbered together.
 	symbolBatch = 4096
 )

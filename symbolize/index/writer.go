@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/lowflame/lowflame/symbolize/dwarf"
 )
@@ -13,8 +14,10 @@ import (
 // Config is what Create takes beside the file.
 type Config struct {
 	// TempDir is where the temporary file goes, which has no name; "" is
-	// os.TempDir. It takes about as much as twice the index.
+	// os.TempDir. It takes about 5 times the index.
 	TempDir string
+	// CreateTemp, if not nil, makes that file instead. The Writer closes it.
+	CreateTemp func() (*os.File, error)
 }
 
 // Writer writes an index. It takes units in any order, and symbols. Memory is
@@ -40,7 +43,7 @@ const partBytes = 1 << 10
 // Create returns a Writer of an index into f, which is empty. f stays the caller's;
 // it holds no index before Finish has returned nil.
 func Create(f io.WriterAt, c Config) (*Writer, error) {
-	w := &Writer{out: output{w: f, off: headerSize}, runs: runs{dir: c.TempDir}}
+	w := &Writer{out: output{w: f, off: headerSize}, runs: runs{create: c.temp, limit: runBytes}}
 	w.names.section = &sectionWriter{out: &w.out}
 	w.files.section = &sectionWriter{out: &w.out}
 	w.code.section = &sectionWriter{out: &w.out}
