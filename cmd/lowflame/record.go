@@ -34,6 +34,8 @@ type recordCmd struct {
 	ExcludeIdle   bool          `negatable:"" default:"true" help:"Leave idle CPUs out (on)."`
 	Cgroup        []string      `sep:"," placeholder:"DIR,…" help:"Record only what is in these cgroups or below: directories of the cgroup v2 hierarchy, at most 16."`
 	Self          bool          `help:"Record lowflame itself too."`
+	Symbols       string        `default:"full" enum:"full,names,none" placeholder:"HOW" help:"full: inlined calls and lines of C, C++ and Rust too, for which what is missing in the cache is built at the end, for 30 s at most, or until Ctrl-C. names: functions. none: addresses (${default})."`
+	SymbolCache   string        `placeholder:"DIR" help:"Where indexes of symbols are kept (/var/cache/lowflame/symbols for root, else below $XDG_CACHE_HOME or ~/.cache)."`
 	Top           int           `default:"10" placeholder:"N" help:"Functions to list at the end (${default})."`
 	Quiet         bool          `short:"q" help:"No progress, no list of functions."`
 	LogLevel      string        `default:"warn" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"How much to log on standard error: debug, info, warn or error (${default})."`
@@ -151,7 +153,7 @@ func (c *recordCmd) record(format file.Format) error {
 // run records until it is time to stop and writes the profile. It returns the
 // command's exit status.
 func (c *recordCmd) run(ctx context.Context, session *agent.Session, cmd *child, format file.Format) (status int, err error) {
-	rec := agent.NewRecording(session, pprofexport.Info{Version: version(), Command: os.Args})
+	rec := agent.NewRecording(session, pprofexport.Info{Version: version(), Command: os.Args, NoNames: c.Symbols == "none"})
 	if got := session.Frequency(); got != c.Frequency {
 		fmt.Fprintf(os.Stderr, "lowflame: sampling at %d Hz, not %d: see sysctl kernel.perf_event_max_sample_rate\n", got, c.Frequency)
 	}
@@ -162,6 +164,7 @@ func (c *recordCmd) run(ctx context.Context, session *agent.Session, cmd *child,
 	err = rec.Run(recording, func() { end.begin(recording) }, line.show)
 	line.clear()
 	if err == nil || rec.Samples() > 0 { // whatever went wrong, what was recorded is written
+		c.addLines(rec)
 		err = errors.Join(err, c.write(rec, format))
 	}
 	status, waitErr := end.finish(ctx.Err() != nil)
