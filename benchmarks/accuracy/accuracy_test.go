@@ -101,7 +101,7 @@ func recordEnough(t *testing.T, lowflame string, p workloads.Program) (*profile.
 // record runs p under lowflame and returns the report p printed.
 func record(t *testing.T, lowflame, out string, p workloads.Program, long float64) *workloads.Report {
 	t.Helper()
-	args := append([]string{"record", "-F", strconv.Itoa(rate(p)), "-o", out, "--"}, p.Command(long)...)
+	args := append([]string{"record", "--symbols=names", "-F", strconv.Itoa(rate(p)), "-o", out, "--"}, p.Command(long)...)
 	stdout, stderr := run(t, lowflame, args...)
 	report, err := workloads.ParseReport(stdout)
 	if err != nil {

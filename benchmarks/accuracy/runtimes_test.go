@@ -71,7 +71,7 @@ func TestRuntimes(t *testing.T) {
 				compiled = true
 			}
 			out := filepath.Join(dir, test.name+".pb.gz")
-			run(t, lowflame, append([]string{"record", "-F", "199", "-o", out, "--"}, test.command...)...)
+			run(t, lowflame, append([]string{"record", "--symbols=names", "-F", "199", "-o", out, "--"}, test.command...)...)
 			prof := readProfile(t, out)
 			for _, problem := range CheckProfile(prof) {
 				t.Error(problem)

@@ -70,7 +70,7 @@ func RecordDuring(ctx context.Context, lowflame string, work func() error, args 
 	}
 	defer os.RemoveAll(dir)
 	out := filepath.Join(dir, "profile.pb.gz")
-	cmd := exec.CommandContext(ctx, lowflame, append([]string{"record", "-q", "-o", out}, args...)...)
+	cmd := exec.CommandContext(ctx, lowflame, append([]string{"record", "-q", "--symbols=names", "-o", out}, args...)...)
 	cmd.Stderr = os.Stderr
 	run := &Run{Started: time.Now()}
 	if err := cmd.Start(); err != nil {

@@ -198,11 +198,11 @@ func (w *worker) serve(ctx context.Context, j *Job) (*outcome, error) {
 }
 
 func (w *worker) sendDWO(j *Job, name *dwoName) error {
-	f, done, err := j.Found.OpenSplit(name.Name, name.CompDir)
+	f, err := j.Found.OpenUnit(name.Name, name.CompDir)
 	if err != nil {
 		return send(w.socket, answer{err.Error()})
 	}
-	defer done()
+	defer f.Close()
 	return send(w.socket, answer{}, int(f.Handle.Fd()))
 }
 

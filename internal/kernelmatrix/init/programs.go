@@ -72,7 +72,7 @@ func recordPrograms() (string, error) {
 		return "", err
 	}
 	const out = "/tmp/programs.pb.gz"
-	stdout, stderr, err := run("/bin/lowflame", "record", "-F", hz, "-o", out, "--", "/init", programsArg)
+	stdout, stderr, err := run("/bin/lowflame", "record", "--symbols=names", "-F", hz, "-o", out, "--", "/init", programsArg)
 	if err != nil {
 		return "", fmt.Errorf("%w\n%s", err, stderr)
 	}
