@@ -20,6 +20,7 @@ import (
 	"github.com/lowflame/lowflame/internal/testutil"
 	"github.com/lowflame/lowflame/objfile"
 	"github.com/lowflame/lowflame/stack"
+	"github.com/lowflame/lowflame/symbolize/jit"
 )
 
 func open(tb testing.TB, path string) *Binary {

@@ -18,6 +18,7 @@ import (
 	"github.com/lowflame/lowflame/pprofexport"
 	"github.com/lowflame/lowflame/pprofexport/file"
 	"github.com/lowflame/lowflame/stack"
+	"github.com/lowflame/lowflame/symbolize"
 )
 
 type recordCmd struct {
@@ -33,6 +34,7 @@ type recordCmd struct {
 	ExcludeKernel bool          `help:"Leave kernel stacks out."`
 	ExcludeIdle   bool          `negatable:"" default:"true" help:"Leave idle CPUs out (on)."`
 	Cgroup        []string      `sep:"," placeholder:"DIR,…" help:"Record only what is in these cgroups or below: directories of the cgroup v2 hierarchy, at most 16."`
+	Demangle      string        `enum:"simplified,full,none" default:"simplified" placeholder:"HOW" help:"Names of C++ and Rust: simplified, without parameters and at most 256 bytes; full; or none, as in the file (${default})."`
 	Self          bool          `help:"Record lowflame itself too."`
 	Top           int           `default:"10" placeholder:"N" help:"Functions to list at the end (${default})."`
 	Quiet         bool          `short:"q" help:"No progress, no list of functions."`
@@ -109,12 +111,16 @@ func (c *recordCmd) record(format file.Format) error {
 	if err := preflight.Required(); err != nil {
 		return err
 	}
+	demangle, err := symbolize.ParseDemangle(c.Demangle)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer cancel()
 	context.AfterFunc(ctx, cancel) // a second Ctrl-C ends lowflame as it is
 	cfg := agent.Config{
 		Frequency: c.Frequency, Event: unwinder.Event(c.Event), Window: window, PIDs: c.PID, Threads: c.Threads, NoKernel: c.ExcludeKernel, Idle: !c.ExcludeIdle, Cgroups: c.Cgroup, Self: c.Self,
-		Follow: c.Follow != nil && *c.Follow, Logger: newLogger(c.LogLevel),
+		Follow: c.Follow != nil && *c.Follow, Logger: newLogger(c.LogLevel), Demangle: demangle,
 	}
 	var cmd *child
 	if len(c.Command) > 0 {
