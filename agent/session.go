@@ -236,6 +236,10 @@ func (s *Session) Frequency() int { return s.unwinder.Frequency() }
 // Event is what is counted to take samples.
 func (s *Session) Event() unwinder.Event { return s.unwinder.Event() }
 
+// KernelNames returns why kernel functions have no names, so far as one was met; see
+// symbolize.Symbolizer.KernelErr.
+func (s *Session) KernelNames() error { return s.symbols.KernelErr() }
+
 // Costs is what samples cost so far, with Config.Measure.
 func (s *Session) Costs() (unwinder.Costs, error) { return s.unwinder.Costs() }
 

@@ -168,14 +168,14 @@ func (c *recordCmd) run(ctx context.Context, session *agent.Session, cmd *child,
 	err = rec.Run(recording, func() { end.begin(recording) }, line.show)
 	line.clear()
 	if err == nil || rec.Samples() > 0 { // whatever went wrong, what was recorded is written
-		err = errors.Join(err, c.write(rec, format))
+		err = errors.Join(err, c.write(rec, format, kernelHint(session.KernelNames())))
 	}
 	status, waitErr := end.finish(ctx.Err() != nil)
 	return status, errors.Join(err, waitErr)
 }
 
 // write writes the profile and says what is in it.
-func (c *recordCmd) write(rec *agent.Recording, format file.Format) error {
+func (c *recordCmd) write(rec *agent.Recording, format file.Format, hint string) error {
 	builder, quality := rec.Result()
 	quality = builder.Quality(quality)
 	profile, err := builder.Profile(quality)
@@ -191,12 +191,20 @@ func (c *recordCmd) write(rec *agent.Recording, format file.Format) error {
 		}
 	}
 	fmt.Fprintln(os.Stderr, quality.String())
-	for _, hint := range []string{incompleteHint(&quality), rateHint(&quality)} {
+	for _, hint := range []string{incompleteHint(&quality), rateHint(&quality), hint} {
 		if hint != "" && !c.Quiet {
 			fmt.Fprintln(os.Stderr, hint)
 		}
 	}
 	return nil
+}
+
+// kernelHint says why kernel functions have no names.
+func kernelHint(err error) string {
+	if err == nil {
+		return ""
+	}
+	return fmt.Sprintf("kernel functions have no names: %v; see lowflame doctor", err)
 }
 
 // rateHint says that CPUs were sampled less often than the profile assumes.
