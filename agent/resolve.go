@@ -19,6 +19,7 @@ type resolver struct {
 	kernel  map[stack.Addr]*pprofexport.Frame
 	modules map[string]*pprofexport.Mapping
 	images  map[uint64]*imageFrames // by process.Process.ID
+	late    map[*pprofexport.Frame]lateFrame
 }
 
 // imageFrames holds the frames that mean something in one process only.
@@ -181,6 +182,7 @@ func (r *resolver) imageFrame(proc *process.Process, m *process.Mapping, addr st
 	default:
 		f.Mapping = pprofexport.AnonMapping(uint64(m.Begin), uint64(m.End))
 		f.Lines = r.jitLines(image, proc, addr)
+		r.addLate(f, proc, addr)
 	}
 	image.frames[addr] = f
 	return f

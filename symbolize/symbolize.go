@@ -74,6 +74,9 @@ type Symbolizer struct {
 	kernel   *kernel.Symbols
 	jit      *jit.Maps
 
+	stext   stack.LinkAddr // see UseVmlinux
+	vmlinux func(stack.LinkAddr) []Line
+
 	mu        sync.Mutex // guards what follows
 	elf       *elfsym.Cache
 	golang    *gosym.Cache
@@ -310,6 +313,11 @@ func (s *Symbolizer) IndexLines(b *Binary, in []index.Line) []Line {
 // it. See KernelErr for why there are no names at all.
 func (s *Symbolizer) Kernel(addr stack.Addr) (module string, lines []Line) {
 	sym, ok := s.kernel.Lookup(addr)
+	if ok && sym.Module == kernel.Core {
+		if lines := s.vmlinuxLines(sym.Name, addr); lines != nil {
+			return sym.Module, lines
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stats.count(ok)
@@ -320,6 +328,33 @@ func (s *Symbolizer) Kernel(addr stack.Addr) (module string, lines []Line) {
 		name := clean(sym.Name)
 		return Line{Name: stripClone(name), SystemName: name}
 	})
+}
+
+// UseVmlinux has the kernel's own functions named with what lines knows, innermost
+// inlined call first, of an address in a vmlinux whose _stext is at stext, see
+// kernel.OpenVmlinux. What it knows is used where it agrees with kallsyms on the
+// function. It is called before Kernel, whose goroutines call lines.
+func (s *Symbolizer) UseVmlinux(stext stack.LinkAddr, lines func(stack.LinkAddr) []Line) {
+	s.stext, s.vmlinux = stext, lines
+}
+
+// vmlinuxLines returns what vmlinux has of an address in a function; nil if nothing.
+func (s *Symbolizer) vmlinuxLines(function string, addr stack.Addr) []Line {
+	if s.vmlinux == nil {
+		return nil
+	}
+	link, ok := s.kernel.LinkAddr(addr, s.stext)
+	if !ok {
+		return nil
+	}
+	lines := s.vmlinux(link)
+	if n := len(lines); n == 0 || stripClone(lines[n-1].SystemName) != stripClone(clean(function)) {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.count(true)
+	return lines
 }
 
 // KernelErr returns why the kernel gives no names: kernel.ErrRestricted, another
