@@ -20,7 +20,6 @@ import (
 	"github.com/lowflame/lowflame/stack"
 	"github.com/lowflame/lowflame/symbolize/elfsym"
 	"github.com/lowflame/lowflame/symbolize/gosym"
-	"github.com/lowflame/lowflame/symbolize/index"
 	"github.com/lowflame/lowflame/symbolize/internal/lru"
 	"github.com/lowflame/lowflame/symbolize/jit"
 	"github.com/lowflame/lowflame/symbolize/kernel"
@@ -117,7 +116,6 @@ type named struct {
 const (
 	kernelName uint8 = iota
 	jitName
-	indexName
 )
 
 const (
@@ -290,21 +288,6 @@ func (s *Symbolizer) symbolLine(bin *binary, symbol string) Line {
 		l.SystemName = l.Name // one string in memory
 	}
 	return l
-}
-
-// IndexLines returns the functions that an index has for an address of b, as User
-// returns them.
-func (s *Symbolizer) IndexLines(b *Binary, in []index.Line) []Line {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	bin := s.binary(b.ID)
-	out := make([]Line, len(in))
-	for i, l := range in {
-		name := s.byName(named{kind: indexName, name: l.Name}, func() Line { return s.symbolLine(bin, l.Name) })[0]
-		name.File, name.Line, name.StartLine = s.intern(l.File), int64(l.Line), int64(l.StartLine)
-		out[i] = name
-	}
-	return out
 }
 
 // Kernel returns the module that a kernel address is in, "[kernel.kallsyms]" if none

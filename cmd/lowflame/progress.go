@@ -31,15 +31,6 @@ func (p *progress) show(now agent.Progress) {
 	fmt.Fprintf(os.Stderr, " · %d lost · Ctrl-C ends", now.Lost)
 }
 
-// building says that an index of the symbols of a file is being built.
-func (p *progress) building(path string) {
-	if !p.on {
-		return
-	}
-	p.shown = true
-	fmt.Fprintf(os.Stderr, "\r\x1b[Kreading symbols of %s · Ctrl-C skips", printable(path))
-}
-
 func (p *progress) clear() {
 	if p.shown {
 		fmt.Fprint(os.Stderr, "\r\x1b[K")

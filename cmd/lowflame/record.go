@@ -36,8 +36,6 @@ type recordCmd struct {
 	Cgroup        []string      `sep:"," placeholder:"DIR,…" help:"Record only what is in these cgroups or below: directories of the cgroup v2 hierarchy, at most 16."`
 	Demangle      string        `enum:"simplified,full,none" default:"simplified" placeholder:"HOW" help:"Names of C++ and Rust: simplified, without parameters and at most 256 bytes; full; or none, as in the file (${default})."`
 	Self          bool          `help:"Record lowflame itself too."`
-	Symbols       string        `default:"full" enum:"full,names,none" placeholder:"HOW" help:"full: inlined calls and lines of C, C++ and Rust too, for which what is missing in the cache is built at the end, for 30 s at most, or until Ctrl-C. names: functions. none: addresses (${default})."`
-	SymbolCache   string        `placeholder:"DIR" help:"Where indexes of symbols are kept (/var/cache/lowflame/symbols for root, else below $XDG_CACHE_HOME or ~/.cache)."`
 	Top           int           `default:"10" placeholder:"N" help:"Functions to list at the end (${default})."`
 	Quiet         bool          `short:"q" help:"No progress, no list of functions."`
 	LogLevel      string        `default:"warn" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"How much to log on standard error: debug, info, warn or error (${default})."`
@@ -159,7 +157,7 @@ func (c *recordCmd) record(format file.Format) error {
 // run records until it is time to stop and writes the profile. It returns the
 // command's exit status.
 func (c *recordCmd) run(ctx context.Context, session *agent.Session, cmd *child, format file.Format) (status int, err error) {
-	rec := agent.NewRecording(session, pprofexport.Info{Version: version(), Command: os.Args, NoNames: c.Symbols == "none"})
+	rec := agent.NewRecording(session, pprofexport.Info{Version: version(), Command: os.Args})
 	if got := session.Frequency(); got != c.Frequency {
 		fmt.Fprintf(os.Stderr, "lowflame: sampling at %d Hz, not %d: see sysctl kernel.perf_event_max_sample_rate\n", got, c.Frequency)
 	}
@@ -170,7 +168,6 @@ func (c *recordCmd) run(ctx context.Context, session *agent.Session, cmd *child,
 	err = rec.Run(recording, func() { end.begin(recording) }, line.show)
 	line.clear()
 	if err == nil || rec.Samples() > 0 { // whatever went wrong, what was recorded is written
-		c.addLines(rec)
 		err = errors.Join(err, c.write(rec, format, kernelHint(session.KernelNames())))
 	}
 	status, waitErr := end.finish(ctx.Err() != nil)
