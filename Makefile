@@ -21,7 +21,7 @@ LINT_PACKAGES := clang-format-19
 # What the tests compile their workloads with, compare against, and open pages in.
 TEST_PACKAGES := $(GENERATE_PACKAGES) gcc g++ libc6-dev binutils rustc musl-tools \
 	gcc-aarch64-linux-gnu libc6-dev-arm64-cross elfutils file zstd xz-utils chromium \
-	nodejs openjdk-17-jdk-headless golang-1.19-go libc6-dbg openssl debuginfod dwz
+	nodejs openjdk-17-jdk-headless golang-1.19-go libc6-dbg openssl debuginfod dwz lld-19
 
 # Besides cross compilers, an emulator: where it is older than 10, what a newer
 # one, unpacked beside it, needs.

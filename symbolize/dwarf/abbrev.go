@@ -178,8 +178,10 @@ type tableKey struct {
 const (
 	// maxTables are kept; units that follow one another often share one.
 	maxTables = 16
+	// maxOps is how many operations those may have together.
+	maxOps = 512 << 10
 	// maxAbbrevs is the most bytes of .debug_abbrev that one table may take.
-	maxAbbrevs = 4 << 20
+	maxAbbrevs = 1 << 20
 	// abbrevChunk is how much is read at first.
 	abbrevChunk = 16 << 10
 )
@@ -188,6 +190,7 @@ const (
 type abbrevCache struct {
 	keys   []tableKey
 	tables []*table
+	parsed uint64 // bytes, of all tables that were ever read
 }
 
 // get returns the table for a unit.
@@ -202,9 +205,21 @@ func (c *abbrevCache) get(s *section, h *header) (*table, error) {
 			return t, nil
 		}
 	}
-	t, err := readTable(s, h)
+	// Units of hostile files each have a table that begins a byte behind another's.
+	if c.parsed/64 > s.size+1<<18 {
+		return nil, errTooMuch
+	}
+	t, err := c.readTable(s, h)
 	if err != nil {
 		return nil, err
+	}
+	ops := len(t.ops)
+	for i, kept := range c.tables {
+		if ops += len(kept.ops); ops > maxOps {
+			clear(c.tables[i:])
+			c.keys, c.tables = c.keys[:i], c.tables[:i]
+			break
+		}
 	}
 	if len(c.keys) < maxTables {
 		c.keys, c.tables = append(c.keys, key), append(c.tables, nil)
@@ -215,13 +230,14 @@ func (c *abbrevCache) get(s *section, h *header) (*table, error) {
 	return t, nil
 }
 
-func readTable(s *section, h *header) (*table, error) {
+func (c *abbrevCache) readTable(s *section, h *header) (*table, error) {
 	for n := uint64(abbrevChunk); ; n *= 4 {
 		b, err := s.view(h.abbrev, n)
 		if err != nil {
 			return nil, err
 		}
-		t, err := parseTable(b, h.version, h.offSize)
+		t, size, err := parseTable(b, h.version, h.offSize)
+		c.parsed += uint64(size)
 		// What was cut off may be whole with more bytes.
 		if !errors.Is(err, errShort) || h.abbrev+uint64(len(b)) >= s.size || n >= maxAbbrevs {
 			return t, err
@@ -233,9 +249,9 @@ func readTable(s *section, h *header) (*table, error) {
 var errShort = errors.Join(errMalformed, hostile.ErrShort)
 
 // parseTable parses an abbreviation table, DWARF 5 §7.5.3. Its end is a zero code or,
-// in hostile files, something senseless.
-func parseTable(b []byte, version uint16, offSize uint8) (*table, error) {
-	t := &table{dense: make([]abbrev, 1, 64)}
+// in hostile files, something senseless. size is how many bytes were looked at.
+func parseTable(b []byte, version uint16, offSize uint8) (t *table, size int, err error) {
+	t = &table{dense: make([]abbrev, 1, 64)}
 	c := hostile.NewCursor(b)
 	for {
 		code := c.Uleb()
@@ -246,13 +262,13 @@ func parseTable(b []byte, version uint16, offSize uint8) (*table, error) {
 		a := abbrev{first: uint32(len(t.ops)), tag: uint16(tag), action: actionOf(tag)}
 		a.children = c.Uint8() != 0
 		if err := t.parseAttributes(&c, &a, version, offSize); err != nil {
-			return nil, err
+			return nil, c.Off(), err
 		}
 		switch {
 		case code == uint64(len(t.dense)):
 			t.dense = append(t.dense, a)
 		case code < uint64(len(t.dense)):
-			return nil, errMalformed
+			return nil, c.Off(), errMalformed
 		default:
 			if t.sparse == nil {
 				t.sparse = make(map[uint64]abbrev)
@@ -261,9 +277,9 @@ func parseTable(b []byte, version uint16, offSize uint8) (*table, error) {
 		}
 	}
 	if !c.OK() {
-		return nil, errShort
+		return nil, len(b), errShort
 	}
-	return t, nil
+	return t, c.Off(), nil
 }
 
 func (t *table) parseAttributes(c *hostile.Cursor, a *abbrev, version uint16, offSize uint8) error {

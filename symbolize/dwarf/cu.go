@@ -18,19 +18,19 @@ type unit struct {
 	f     *file  // where its entries are
 	addrs *file  // where its addresses are: of split units, the linked file
 	buf   []byte // its bytes from off on; nil if they are not held
-	table *table
+	table *table // nil if the bytes are not held
 
 	strOffsetsBase, addrBase, rnglistsBase, gnuRangesBase uint64
 	// split is what the package file has for the unit.
 	split contribution
 
-	low        uint64 // base of range lists
-	stmtList   value
-	hasLines   bool
-	compDir    string
-	dwoName    string
-	language   uint64
-	scratch    []byte
+	low      uint64 // base of range lists
+	stmtList value
+	hasLines bool
+	compDir  string
+	dwoName  string
+	language uint64
+	scratch  []byte
 }
 
 // setBases takes from the first entry of the unit what others need.
@@ -84,9 +84,12 @@ func (u *unit) setNames(d *die) {
 // entry reads the entry at off of .debug_info. Strings in it are in u.scratch.
 func (u *unit) entry(off uint64, d *die) error {
 	// Few entries are larger than the first try.
+	table, err := u.f.abbrevs.get(&u.f.abbrev, &u.header)
+	if err != nil {
+		return err
+	}
 	for n := uint64(256); ; n *= 16 {
 		n = min(n, u.end-off)
-		var err error
 		if u.scratch, err = u.f.info.copyAt(u.scratch[:0], off, n); err != nil {
 			return err
 		}
@@ -94,11 +97,11 @@ func (u *unit) entry(off uint64, d *die) error {
 		if code == 0 {
 			return errMalformed
 		}
-		a := u.table.get(code)
+		a := table.get(code)
 		if a == nil {
 			return errMalformed
 		}
-		if u.table.decode(a, u.scratch, at, &u.header, d) >= 0 {
+		if table.decode(a, u.scratch, at, &u.header, d) >= 0 {
 			return nil
 		}
 		if n == u.end-off || n > maxName {

@@ -59,6 +59,7 @@ type Data struct {
 	altID       string
 
 	unit   unit
+	other  unit // the split one
 	lines  lineTable
 	walker walker
 	out    Unit
@@ -72,40 +73,43 @@ type Data struct {
 // open for as long as the result is used; the caller closes all of them.
 //
 // The error wraps ErrNoDebugInfo if o has no .debug_info, or those of objfile.
-func Open(o *objfile.Object, c Config) (d *Data, err error) {
-	d = &Data{c: c, code: codeOf(o)}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, d.Close())
-		}
-	}()
+func Open(o *objfile.Object, c Config) (*Data, error) {
+	d := &Data{c: c, code: codeOf(o)}
+	if err := d.open(o); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+func (d *Data) open(o *objfile.Object) (err error) {
+	c := &d.c
 	_, ok := o.Section(".debug_info")
 	if _, old := o.Section(".zdebug_info"); !ok && !old {
-		return d, ErrNoDebugInfo
+		return ErrNoDebugInfo
 	}
-	if d.f, err = openFile(o, false, &c); err != nil {
-		return d, err
+	if d.f, err = openFile(o, false, c); err != nil {
+		return err
 	}
 	if d.f.info.size == 0 {
-		return d, ErrNoDebugInfo
+		return ErrNoDebugInfo
 	}
 	d.readAltLink(o)
 	if c.Alt != nil {
-		if d.alt, err = openFile(c.Alt, false, &c); err != nil {
-			return d, fmt.Errorf("supplementary file: %w", err)
+		if d.alt, err = openFile(c.Alt, false, c); err != nil {
+			return fmt.Errorf("supplementary file: %w", err)
 		}
 		d.f.alt = d.alt
 	}
 	if c.DWP != nil {
-		if d.dwp, err = openFile(c.DWP, true, &c); err != nil {
-			return d, fmt.Errorf("package file: %w", err)
+		if d.dwp, err = openFile(c.DWP, true, c); err != nil {
+			return fmt.Errorf("package file: %w", err)
 		}
-		if d.index, err = openIndex(c.DWP, &c); err != nil {
-			return d, fmt.Errorf("package file: %w", err)
+		if d.index, err = openIndex(c.DWP, c); err != nil {
+			return fmt.Errorf("package file: %w", err)
 		}
 	}
 	d.walker = walker{lines: &d.lines, names: newNaming(), code: &d.code}
-	return d, nil
+	return nil
 }
 
 // readAltLink reads .gnu_debugaltlink: a path, a NUL, a build ID.
@@ -210,7 +214,6 @@ func (d *Data) read(h header) (ok bool, err error) {
 	}
 	lineErr := d.lines.read(u, &d.code)
 	split, done := d.split(u)
-	d.code.budget = maxRanges
 	walkErr := d.walker.walk(split)
 	done()
 	if walkErr == nil {

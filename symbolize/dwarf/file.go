@@ -24,11 +24,13 @@ type file struct {
 	info, abbrev, str, lineStr, strOffsets section
 	addr, ranges, rnglists, line           section
 
-	alt      *file // the supplement, nil if none
+	others   []section // more of .debug_info.dwo
+	alt      *file     // the supplement, nil if none
 	dwo      bool
 	strings  *interned
 	abbrevs  abbrevCache
-	units    []uint64         // offsets of units, ascending; nil until needed
+	units    []uint64         // offsets of units, ascending
+	listed   bool             // units is made
 	contexts map[uint64]*unit // by offset
 }
 
@@ -51,7 +53,33 @@ func openFile(o *objfile.Object, dwo bool, c *Config) (f *file, err error) {
 			return nil, errors.Join(err, f.close())
 		}
 	}
+	if dwo {
+		if err := f.openOthers(o, c); err != nil {
+			return nil, errors.Join(err, f.close())
+		}
+	}
 	return f, nil
+}
+
+// openOthers opens all sections .debug_info.dwo but the first. A .dwo file is not
+// linked: each type unit of DWARF 5 has its own.
+func (f *file) openOthers(o *objfile.Object, c *Config) error {
+	first := true
+	for _, s := range o.Sections {
+		if s.Name != ".debug_info.dwo" {
+			continue
+		}
+		if first {
+			first = false
+			continue
+		}
+		info, err := openHeader(o, s, c)
+		if err != nil {
+			return err
+		}
+		f.others = append(f.others, info)
+	}
+	return nil
 }
 
 func (f *file) close() error {
@@ -59,6 +87,9 @@ func (f *file) close() error {
 		return nil
 	}
 	var errs []error
+	for i := range f.others {
+		errs = append(errs, f.others[i].close())
+	}
 	for _, s := range []*section{&f.info, &f.abbrev, &f.str, &f.lineStr, &f.strOffsets, &f.addr, &f.ranges, &f.rnglists, &f.line} {
 		errs = append(errs, s.close())
 	}
@@ -67,9 +98,10 @@ func (f *file) close() error {
 
 // list makes the list of units.
 func (f *file) list() error {
-	if f.units != nil {
+	if f.listed {
 		return nil
 	}
+	f.listed = true
 	units := make([]uint64, 0, 64)
 	for off := uint64(0); off < f.info.size; {
 		var b [maxHeader]byte
@@ -129,9 +161,6 @@ func (f *file) context(at uint64) (*unit, error) {
 		return nil, err
 	}
 	u := &unit{header: h, f: f, addrs: f}
-	if u.table, err = f.abbrevs.get(&f.abbrev, &h); err != nil {
-		return nil, err
-	}
 	var d die
 	if err := u.entry(at+uint64(h.first), &d); err != nil {
 		return nil, err

@@ -38,9 +38,12 @@ type lineTable struct {
 	files   []fileEntry
 	formats []fileFormat
 
+	total  uint64   // bytes of programs, of all units
 	paths  []string // the Unit.Files to be
+	size   int      // bytes of paths
 	mapped []uint32 // index in paths by file number; 0: not yet
 	byPath map[string]string
+	kept   int // bytes in byPath
 	joined []byte
 
 	rows      []Line
@@ -71,7 +74,7 @@ func (l *lineTable) reset() {
 	l.u = nil
 	l.dirs, l.files = l.dirs[:0], l.files[:0]
 	l.paths = append(l.paths[:0], "")
-	l.mapped = l.mapped[:0]
+	l.mapped, l.size = l.mapped[:0], 0
 	l.rows, l.sequences = l.rows[:0], l.sequences[:0]
 }
 
@@ -94,8 +97,9 @@ func (l *lineTable) read(u *unit, c *code) error {
 	if offSize == 8 {
 		off += 8
 	}
-	if n > maxProgram {
-		return errMalformed
+	// Hostile units share one program.
+	if l.total += n; n > maxProgram || l.total/4 > s.size {
+		return errTooMuch
 	}
 	if l.buf, err = s.readInto(l.buf, off, n); err != nil {
 		return err
@@ -227,18 +231,31 @@ func (l *lineTable) file(n uint64) uint32 {
 		l.mapped = append(l.mapped, make([]uint32, len(l.files)-len(l.mapped))...)
 	}
 	if l.mapped[n] == 0 {
-		path := l.path(l.files[n])
-		if path == "" {
-			return 0
-		}
-		l.mapped[n] = uint32(len(l.paths))
-		l.paths = append(l.paths, path)
+		l.mapped[n] = l.place(l.files[n])
+	}
+	if l.mapped[n] == noFile {
+		return 0
 	}
 	return l.mapped[n]
 }
 
-// maxPaths bounds the paths that are kept from one unit to the next.
-const maxPaths = 1 << 14
+// place appends the path of a file and returns where; noFile if there is none.
+func (l *lineTable) place(e fileEntry) uint32 {
+	if l.size > maxPaths {
+		return noFile
+	}
+	path := l.path(e)
+	if path == "" {
+		return noFile
+	}
+	l.size += len(path)
+	l.paths = append(l.paths, path)
+	return uint32(len(l.paths) - 1)
+}
+
+// maxPaths is how many bytes of paths a unit may have, and as many are kept from one
+// unit to the next.
+const maxPaths = 4 << 20
 
 // path returns the path of a file: joined to its directory and that to the one of
 // the compilation, as far as they are relative; not simplified.
@@ -252,7 +269,8 @@ func (l *lineTable) path(e fileEntry) string {
 		dir = l.u.str(l.dirs[e.dir].path, l.buf)
 	}
 	l.joined = l.joined[:0]
-	if dir == "" || dir[0] != '/' {
+	// Directory 0 of DWARF 5 is the one of the compilation.
+	if (dir == "" || dir[0] != '/') && (l.header.version < 5 || e.dir != 0) {
 		l.joined = append(l.joined, l.u.compDir...)
 	}
 	l.join(dir)
@@ -260,10 +278,11 @@ func (l *lineTable) path(e fileEntry) string {
 	if s, ok := l.byPath[string(l.joined)]; ok {
 		return s
 	}
-	if l.byPath == nil || len(l.byPath) >= maxPaths {
-		l.byPath = make(map[string]string)
+	if l.byPath == nil || l.kept > maxPaths {
+		l.byPath, l.kept = make(map[string]string), 0
 	}
 	s := string(l.joined)
+	l.kept += len(s) + internedCost
 	l.byPath[s] = s
 	return s
 }

@@ -10,6 +10,10 @@ const (
 	maxChain = 16
 	// maxRemembered bounds what is remembered of other units.
 	maxRemembered = 1 << 16
+	// maxNames is how many bytes of names a unit may have, each counted once.
+	maxNames = 32 << 20
+	// maxEntry is the most bytes that are looked at of an entry referred to.
+	maxEntry = 2 * maxName
 )
 
 var errNoSupplement = errors.New("supplementary file is not there")
@@ -28,6 +32,9 @@ type naming struct {
 	own    map[uint32]function
 	others map[otherKey]function
 	d      die
+	// A hostile unit refers to ever other places in the same long strings. names is
+	// how many more bytes of them it gets, work how many of entries are looked at.
+	names, work int
 }
 
 type otherKey struct {
@@ -39,8 +46,10 @@ func newNaming() *naming {
 	return &naming{own: make(map[uint32]function), others: make(map[otherKey]function)}
 }
 
-// reset forgets the unit.
-func (n *naming) reset() {
+// reset forgets the unit; the next has size bytes.
+func (n *naming) reset(size int) {
+	n.names = min(64<<10+64*size, maxNames)
+	n.work = 16<<10 + 64*size
 	if len(n.own) > maxRemembered {
 		n.own = make(map[uint32]function)
 	}
@@ -50,7 +59,11 @@ func (n *naming) reset() {
 // of returns the function that the entry d of u, whose bytes are held, is of.
 func (n *naming) of(u *unit, d *die) function {
 	fn := function{declFile: noFile}
+	if n.names < 0 {
+		return fn
+	}
 	linkage := fn.take(u, d, u.buf, true)
+	n.names -= len(fn.name)
 	next, ok := d.origin()
 	if !ok || linkage && fn.declLine != 0 {
 		return fn
@@ -132,11 +145,16 @@ func (n *naming) at(u, to *unit, off uint64) function {
 func (n *naming) chain(home, at *unit, off uint64) function {
 	fn := function{declFile: noFile}
 	for range maxChain {
-		b, err := at.read(off, &n.d)
+		if n.work < 0 || n.names < 0 {
+			break
+		}
+		b, err := at.read(off, &n.d, &n.work)
 		if err != nil {
 			break
 		}
-		if fn.take(at, &n.d, b, at == home) {
+		linkage := fn.take(at, &n.d, b, at == home)
+		n.names -= len(fn.name)
+		if linkage {
 			break
 		}
 		v, ok := n.d.origin()
@@ -150,19 +168,29 @@ func (n *naming) chain(home, at *unit, off uint64) function {
 	return fn
 }
 
-// read reads the entry at off, and returns the bytes its strings are in.
-func (u *unit) read(off uint64, d *die) ([]byte, error) {
+// read reads the entry at off, returns the bytes its strings are in, and takes what it
+// cost from work.
+func (u *unit) read(off uint64, d *die, work *int) ([]byte, error) {
 	if u.buf == nil {
 		err := u.entry(off, d)
+		*work -= len(u.scratch)
 		return u.scratch, err
 	}
-	code, at := uleb(u.buf, int(off-u.off))
+	start := int(off - u.off)
+	b := u.buf[:min(start+maxEntry, len(u.buf))]
+	code, at := uleb(b, start)
 	if code == 0 {
 		return nil, errMalformed
 	}
 	a := u.table.get(code)
-	if a == nil || u.table.decode(a, u.buf, at, &u.header, d) < 0 {
+	if a == nil {
 		return nil, errMalformed
 	}
-	return u.buf, nil
+	end := u.table.decode(a, b, at, &u.header, d)
+	if end < 0 {
+		*work -= len(b) - start
+		return nil, errMalformed
+	}
+	*work -= end - start
+	return b, nil
 }

@@ -251,4 +251,3 @@ func (l *rangeReader) indexed(index uint64, at int) (uint64, int) {
 	}
 	return addr, at
 }
-

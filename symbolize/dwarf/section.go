@@ -46,6 +46,11 @@ func openSection(o *objfile.Object, name string, c *Config) (section, error) {
 			return section{}, nil
 		}
 	}
+	return openHeader(o, s, c)
+}
+
+// openHeader opens the section of o with a header.
+func openHeader(o *objfile.Object, s objfile.Section, c *Config) (section, error) {
 	size, compressed, err := o.Compressed(s)
 	if errors.Is(err, objfile.ErrNotFound) {
 		return section{}, nil

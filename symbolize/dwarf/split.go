@@ -29,7 +29,7 @@ func (d *Data) split(u *unit) (s *unit, done func()) {
 					_ = f.close()
 					closeDWO()
 				}
-				if s = f.find(u); s != nil {
+				if s = f.find(&d.other, u); s != nil {
 					return s, done
 				}
 				done()
@@ -53,50 +53,56 @@ func (d *Data) packaged(skeleton *unit) *unit {
 	if !ok {
 		return nil
 	}
-	s, err := d.dwp.load(c, skeleton)
-	if err != nil || s.dwoID != skeleton.dwoID {
+	if d.dwp.load(&d.other, c, skeleton) != nil || d.other.dwoID != skeleton.dwoID {
 		return nil
 	}
-	return s
+	return &d.other
 }
 
-// find returns the split unit of a skeleton from a .dwo file, nil if it is not there.
-func (f *file) find(skeleton *unit) *unit {
-	if f.list() != nil {
-		return nil
-	}
-	for _, off := range f.units {
-		s, err := f.load(contribution{info: off}, skeleton)
-		if err == nil && s.dwoID == skeleton.dwoID {
-			return s
+// find reads the split unit of a skeleton from a .dwo file; nil if it is not there.
+func (f *file) find(into, skeleton *unit) *unit {
+	for i := range len(f.others) + 1 {
+		if f.list() == nil {
+			for _, off := range f.units {
+				if s, err := f.context(off); err != nil || s.dwoID != skeleton.dwoID {
+					continue
+				}
+				if f.load(into, contribution{info: off}, skeleton) == nil {
+					return into
+				}
+			}
+		}
+		if i < len(f.others) {
+			f.info, f.others[i] = f.others[i], f.info
+			f.units, f.contexts, f.listed = nil, nil, false
 		}
 	}
 	return nil
 }
 
 // load reads the split unit of a skeleton, whose addresses it has.
-func (f *file) load(c contribution, skeleton *unit) (*unit, error) {
+func (f *file) load(s *unit, c contribution, skeleton *unit) error {
 	b, err := f.info.view(c.info, maxHeader)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	h, err := parseHeader(b, c.info, f.info.size)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if h.unitType == utSplitType || h.unitType == utType {
-		return nil, errMalformed
+		return errMalformed
 	}
 	h.abbrev += c.abbrev
-	s := &unit{header: h, f: f, addrs: skeleton.addrs, split: c, compDir: skeleton.compDir}
+	*s = unit{header: h, f: f, addrs: skeleton.addrs, split: c, buf: s.buf, scratch: s.scratch}
 	var d die
 	if _, err := s.load(&d); err != nil {
-		return nil, err
+		return err
 	}
 	// DWARF 5 §3.1.3, and for DWARF 4 the GNU extension: these are the skeleton's.
 	s.addrBase, s.low, s.gnuRangesBase = skeleton.addrBase, skeleton.low, skeleton.gnuRangesBase
 	s.compDir, s.dwoName = skeleton.compDir, ""
-	return s, nil
+	return nil
 }
 
 // contribution is where in the sections of a package file a unit is.
@@ -120,9 +126,17 @@ func openIndex(o *objfile.Object, c *Config) (x packageIndex, err error) {
 	if x.s, err = openSection(o, "cu_index", c); err != nil || x.s.size == 0 {
 		return x, err
 	}
+	if err := x.parse(); err != nil {
+		return packageIndex{}, errors.Join(err, x.s.close())
+	}
+	return x, nil
+}
+
+// parse parses the header.
+func (x *packageIndex) parse() error {
 	var b [16]byte
 	if _, err := x.s.random().ReadAt(b[:], 0); err != nil {
-		return packageIndex{}, errors.Join(err, x.s.close())
+		return err
 	}
 	x.version = binary.LittleEndian.Uint32(b[:])
 	if x.version != 2 {
@@ -133,9 +147,9 @@ func openIndex(o *objfile.Object, c *Config) (x packageIndex, err error) {
 	x.slots = uint64(binary.LittleEndian.Uint32(b[12:]))
 	if x.version != 2 && x.version != 5 || x.columns > 16 || x.slots > maxSlots || x.slots&(x.slots-1) != 0 ||
 		x.rows > x.slots || 16+12*x.slots+4*x.columns*(1+2*x.rows) > x.s.size {
-		return packageIndex{}, errors.Join(errMalformed, x.s.close())
+		return errMalformed
 	}
-	return x, nil
+	return nil
 }
 
 // find returns where the unit with an ID is.
@@ -186,4 +200,3 @@ func (x *packageIndex) row(row uint64) (c contribution, ok bool) {
 	}
 	return c, ok
 }
-

@@ -16,7 +16,8 @@ var errTooMuch = errors.New("larger than the limit")
 
 // level is an entry whose children are read.
 type level struct {
-	scope int32 // what calls lie in; -1: nothing that has code
+	scope    int32 // what calls lie in; -1: nothing that has code
+	function bool  // it is a function or lies in one
 }
 
 // walker reads the entries of a unit. Its memory is used again for the next.
@@ -39,7 +40,8 @@ type span struct{ first, last int }
 func (w *walker) walk(u *unit) error {
 	w.u = u
 	w.scopes, w.ranges, w.spans = w.scopes[:0], w.ranges[:0], w.spans[:0]
-	w.names.reset()
+	w.names.reset(len(u.buf))
+	w.code.budget = min(1<<10+4*len(u.buf), maxRanges)
 	w.types = functionsInTypes(u.language)
 	if err := w.entries(); err != nil {
 		return err
@@ -52,7 +54,7 @@ func (w *walker) walk(u *unit) error {
 
 // functionsInTypes reports whether a language's compilers put functions with code
 // among the members of types. Those of C and C++ declare them there and define them
-// outside.
+// outside, but for types that are declared in a function.
 func functionsInTypes(language uint64) bool {
 	switch language {
 	case 0x01, 0x02, 0x04, 0x0c, 0x1a, 0x1d, 0x21, 0x2b, 0x2c, 0x8001: // C, C++, assembler
@@ -107,8 +109,8 @@ func (w *walker) entry(a *abbrev, at int) (int, error) {
 	if at < 0 {
 		return at, errMalformed
 	}
-	scope := w.levels[len(w.levels)-1].scope
-	enter := false
+	in := w.levels[len(w.levels)-1]
+	scope, enter := in.scope, false
 	switch a.action {
 	case doFunction:
 		var err error
@@ -124,7 +126,7 @@ func (w *walker) entry(a *abbrev, at int) (int, error) {
 	case doPass:
 		enter = true
 	case doType:
-		enter = w.types
+		enter = w.types || in.function
 	}
 	if !a.children {
 		return at, nil
@@ -135,7 +137,7 @@ func (w *walker) entry(a *abbrev, at int) (int, error) {
 	if len(w.levels) >= maxDepth {
 		return at, errTooMuch
 	}
-	w.levels = append(w.levels, level{scope})
+	w.levels = append(w.levels, level{scope, in.function || a.action == doFunction})
 	return at, nil
 }
 
@@ -201,7 +203,7 @@ func (w *walker) function() (scope int32, enter bool, err error) {
 		return -1, false, nil
 	}
 	if w.d.has&(1<<slotLow|1<<slotRanges) == 0 {
-		return -1, w.types, nil
+		return -1, true, nil
 	}
 	first := len(w.ranges)
 	if err := w.addRanges(); err != nil {
