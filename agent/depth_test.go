@@ -26,8 +26,9 @@ func TestTooDeep(t *testing.T) {
 		t.Skip("sampling needs root")
 	}
 	pid := start(t, t.TempDir(), "deep", deepSource, "-fno-optimize-sibling-calls")
+	burned(t, pid, 100*time.Millisecond) // all its frames are there
 	p := recordDuring(t, Config{Frequency: 199, Window: 200 * time.Millisecond, PIDs: []uint32{pid}, NoKernel: true}, func(context.Context) {
-		time.Sleep(time.Second)
+		burned(t, pid, cpuTime(t, pid)+300*time.Millisecond)
 	})
 	if len(p.Sample) == 0 {
 		t.Fatal("no samples")

@@ -91,6 +91,7 @@ func (s *Session) change(c process.Change) {
 		s.vms.retire(proc)
 		s.publisher.retire(proc)
 		if generatesCode(proc) {
+			addDumps(s.symbols, proc)
 			s.note(s.symbols.RefreshJIT(jitProcess(proc)))
 		}
 	}
@@ -134,7 +135,7 @@ func generatesCode(proc *process.Process) bool {
 // the others.
 func (s *Session) walkQueued(late []*unwinder.RawSample, now uint64) []*unwinder.RawSample {
 	queue := late
-	for len(queue) < 4*rawQueue {
+	for len(queue) < 2*rawQueue {
 		select {
 		case r := <-s.raw:
 			queue = append(queue, r)

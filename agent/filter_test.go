@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -45,7 +46,7 @@ func TestCgroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := recordDuring(t, Config{Frequency: 199, Window: 200 * time.Millisecond, Cgroups: []string{group}}, func(context.Context) {
-		time.Sleep(time.Second)
+		burned(t, inside, cpuTime(t, inside)+500*time.Millisecond)
 	})
 	seen := samplesByPID(p)
 	if seen[int64(inside)] < 20 || len(seen) != 1 {
@@ -61,9 +62,17 @@ func TestIdle(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("sampling needs root")
 	}
-	p := recordDuring(t, Config{Frequency: 99, Window: 200 * time.Millisecond, Idle: true}, func(context.Context) {
-		time.Sleep(3 * time.Second)
-	})
+	var p *profile.Profile
+	for deadline := time.Now().Add(time.Minute); ; {
+		before := idleTicks(t)
+		p = record(t, Config{Frequency: 99, Window: 200 * time.Millisecond, Idle: true}, 3*time.Second)
+		if idleTicks(t)-before > 50 { // half a second, in which there are 50 samples
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Skip("no CPU of this machine has been idle for a minute")
+		}
+	}
 	if n := samplesByPID(p)[0]; n == 0 {
 		t.Error("no sample of the idle task in three seconds")
 	}
@@ -73,6 +82,22 @@ func TestIdle(t *testing.T) {
 	if idle < 0 {
 		t.Error("no sample says swapper")
 	}
+}
+
+// idleTicks is how long all CPUs have been idle, in units of 10 ms. Kernel:
+// show_stat.
+func idleTicks(t *testing.T) int64 {
+	t.Helper()
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cpu string
+	var user, nice, system, idle int64
+	if _, err := fmt.Sscan(string(b), &cpu, &user, &nice, &system, &idle); err != nil {
+		t.Fatalf("parse /proc/stat: %v", err)
+	}
+	return idle
 }
 
 func samplesByPID(p *profile.Profile) map[int64]int64 {

@@ -167,6 +167,7 @@ func (r *resolver) imageFrame(proc *process.Process, m *process.Mapping, addr st
 	if image == nil {
 		image = &imageFrames{frames: make(map[stack.Addr]*pprofexport.Frame)}
 		r.images[proc.ID] = image
+		addDumps(r.symbols, proc)
 	}
 	image.used = max(image.used, when)
 	if f := image.frames[addr]; f != nil {
@@ -191,11 +192,21 @@ func (r *resolver) jitLines(image *imageFrames, proc *process.Process, addr stac
 	lines := r.symbols.JIT(jitProcess(proc), addr)
 	if len(lines) == 0 && !image.refreshed {
 		image.refreshed = true
+		addDumps(r.symbols, proc)
 		if r.symbols.RefreshJIT(jitProcess(proc)) == nil {
 			lines = r.symbols.JIT(jitProcess(proc), addr)
 		}
 	}
 	return lines
+}
+
+// addDumps looks for the mappings by which a process names its jitdumps.
+func addDumps(symbols *symbolize.Symbolizer, proc *process.Process) {
+	for i := range proc.Mappings {
+		if m := &proc.Mappings[i]; m.Kind == process.KindFile {
+			symbols.AddJITDump(jitProcess(proc), m.Path)
+		}
+	}
 }
 
 func jitProcess(proc *process.Process) symbolize.JITProcess {

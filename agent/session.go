@@ -98,7 +98,10 @@ type Session struct {
 
 const (
 	maxOpenFiles = 8192
-	rawQueue     = 64 // 17 KiB each; what does not fit waits in the kernel's ring
+	// rawQueue is how many raw samples wait for the event loop, 17 KiB each: those of
+	// the seconds that building the table of a large program may take. What does not
+	// fit waits in the kernel's ring.
+	rawQueue = 1024
 	// keepDead is how long a process stays known after its end: its last
 	// samples are in the window being drained.
 	keepDead = 30 * time.Second

@@ -66,6 +66,31 @@ func recordDuring(t *testing.T, cfg Config, work func(context.Context)) *profile
 	return p
 }
 
+// burned waits until a process has used so much CPU time: on a busy machine that may
+// take a multiple of it.
+func burned(t *testing.T, pid uint32, cpu time.Duration) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); cpuTime(t, pid) < cpu && !t.Failed(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Errorf("process %d has used %v of CPU time, not %v", pid, cpuTime(t, pid), cpu)
+		}
+	}
+}
+
+// cpuTime is what the first thread of a process has used. Kernel: proc_pid_schedstat.
+func cpuTime(t *testing.T, pid uint32) time.Duration {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
+	var ns int64
+	if err == nil {
+		_, err = fmt.Sscan(string(b), &ns)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	return time.Duration(ns)
+}
+
 // start builds a C program, owned by nobody, and runs it until the test ends.
 func start(t *testing.T, dir, name, source string, flags ...string) uint32 {
 	t.Helper()
@@ -133,7 +158,12 @@ int main(void) { for (;;) %s_hot(); }
 	evil := start(t, dir, "evil", fmt.Sprintf(source, "", "evil", "evil"), forged)
 	padding := "__attribute__((noinline,used)) int padding(int x) { return x * x / (x + 1) + x % 7; }"
 	good := start(t, dir, "good", fmt.Sprintf(source, padding, "good", "good"), forged)
-	p := record(t, Config{Frequency: 199, Window: 500 * time.Millisecond}, 2*time.Second)
+	const each = 500 * time.Millisecond // 100 samples
+	p := recordDuring(t, Config{Frequency: 199, Window: 500 * time.Millisecond}, func(context.Context) {
+		more := cpuTime(t, evil) + each
+		burned(t, good, cpuTime(t, good)+each)
+		burned(t, evil, more)
+	})
 	for pid, want := range map[uint32]string{evil: "evil_hot", good: "good_hot"} {
 		n := shares(p, pid)
 		if n[want] < 20 || n["good_hot"]+n["evil_hot"] != n[want] {
@@ -155,19 +185,36 @@ func TestMachineAccounting(t *testing.T) {
 		_ = churn.Process.Kill()
 		_ = churn.Wait()
 	}()
-	p := record(t, Config{Frequency: 999, Window: 200 * time.Millisecond}, 3*time.Second)
-	var all, whole int64
-	for _, s := range p.Sample {
-		if !s.HasLabel("comm", "sh") && !s.HasLabel("comm", "true") && !s.HasLabel("comm", "ls") {
-			continue // what else the machine does is not judged
+	onceMore(t, func() string {
+		p := record(t, Config{Frequency: 999, Window: 200 * time.Millisecond}, 3*time.Second)
+		var all, whole int64
+		for _, s := range p.Sample {
+			if !s.HasLabel("comm", "sh") && !s.HasLabel("comm", "true") && !s.HasLabel("comm", "ls") {
+				continue // what else the machine does is not judged
+			}
+			all += s.Value[0]
+			if len(s.Label["stop"]) == 0 {
+				whole += s.Value[0]
+			}
 		}
-		all += s.Value[0]
-		if len(s.Label["stop"]) == 0 {
-			whole += s.Value[0]
+		t.Logf("%d of %d stacks of short-lived processes are whole", whole, all)
+		if all < 100 || float64(whole) < 0.9*float64(all) {
+			return fmt.Sprintf("%d of %d stacks of short-lived processes are whole, want 90 %%\n%v", whole, all, p.Comments)
 		}
+		return ""
+	})
+}
+
+// onceMore runs what returns a problem, or "", again if there is one: what is wrong
+// with lowflame is wrong again, what a busy machine did is not.
+func onceMore(t *testing.T, run func() (problem string)) {
+	t.Helper()
+	problem := run()
+	if problem != "" {
+		t.Logf("once more, after: %s", problem)
+		problem = run()
 	}
-	t.Logf("%d of %d stacks of short-lived processes are whole", whole, all)
-	if all < 100 || float64(whole) < 0.9*float64(all) {
-		t.Errorf("%d of %d stacks of short-lived processes are whole, want 90 %%\n%v", whole, all, p.Comments)
+	if problem != "" {
+		t.Error(problem)
 	}
 }

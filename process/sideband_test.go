@@ -63,7 +63,7 @@ func openSideband(t testing.TB, config SidebandConfig) *Sideband {
 
 // TestSidebandExecs starts 200 programs and looks for each record of each.
 func TestSidebandExecs(t *testing.T) {
-	s := openSideband(t, SidebandConfig{})
+	s := openSideband(t, SidebandConfig{RingBytes: 1 << 20}) // others' events need room too
 	const n = 200
 	pids := make(chan uint32, n)
 	go func() {
@@ -78,8 +78,9 @@ func TestSidebandExecs(t *testing.T) {
 	}()
 	var latency []time.Duration
 	seen := map[uint32][]EventKind{}
-	last := uint64(0)
+	last, late := uint64(0), 0
 	for done := false; !done; {
+		done = len(pids) == n // what they did is there to be read
 		events, lost, err := s.Read(t.Context(), 200*time.Millisecond)
 		if err != nil || lost != 0 {
 			t.Fatalf("%d lost, %v", lost, err)
@@ -87,13 +88,16 @@ func TestSidebandExecs(t *testing.T) {
 		now := monotonic()
 		for _, ev := range events {
 			if ev.Time < last {
-				t.Errorf("%+v comes after an event at %d", ev, last)
+				late++
 			}
-			last = ev.Time
+			last = max(last, ev.Time)
 			latency = append(latency, time.Duration(now-ev.Time))
 			seen[ev.PID] = append(seen[ev.PID], ev.Kind)
 		}
-		done = len(events) == 0 && len(pids) == n
+	}
+	// A host may take a CPU away between the time and the record.
+	if late > len(latency)/100 || s.Stats().Late != uint64(late) {
+		t.Errorf("%d of %d events come after younger ones, %+v", late, len(latency), s.Stats())
 	}
 	maps := 0
 	for pid := range pids {
@@ -127,7 +131,7 @@ func TestSidebandFileID(t *testing.T) {
 			t.Fatal(err)
 		}
 		found := false
-		for _, ev := range readUntilQuiet(t, s) {
+		for _, ev := range readSoFar(t, s) {
 			if ev.Kind != EventMap || ev.PID != uint32(cmd.ProcessState.Pid()) || !strings.HasSuffix(ev.Map.Path, "/bin/true") {
 				continue
 			}
@@ -143,19 +147,16 @@ func TestSidebandFileID(t *testing.T) {
 	}
 }
 
-func readUntilQuiet(t testing.TB, s *Sideband) []Event {
+// readSoFar returns what has happened until now; it waits a little if that is
+// nothing. The kernel writes a record before what it is about goes on, so that a Read
+// that begins later has it. Others' events never end on a busy machine.
+func readSoFar(t testing.TB, s *Sideband) []Event {
 	t.Helper()
-	var all []Event
-	for {
-		events, _, err := s.Read(t.Context(), 50*time.Millisecond)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(events) == 0 {
-			return all
-		}
-		all = append(all, events...)
+	events, _, err := s.Read(t.Context(), 50*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return slices.Clone(events)
 }
 
 // What does not fit a ring is counted, told, and made good by a Scan.
@@ -200,7 +201,7 @@ func TestSidebandLost(t *testing.T) {
 
 func TestSidebandWait(t *testing.T) {
 	s := openSideband(t, SidebandConfig{WakeupBytes: 128 << 10}) // others' events do not wake
-	readUntilQuiet(t, s)
+	readSoFar(t, s)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	for {
@@ -253,7 +254,7 @@ func TestSidebandReopen(t *testing.T) {
 	if err := exec.Command("/bin/true").Run(); err != nil {
 		t.Fatal(err)
 	}
-	events := readUntilQuiet(t, s)
+	events := readSoFar(t, s)
 	for _, want := range []Event{{Kind: EventExec, Comm: "true"}, {Kind: EventLost}} {
 		if !slices.ContainsFunc(events, func(ev Event) bool { return ev.Kind == want.Kind && ev.Comm == want.Comm }) {
 			t.Errorf("%+v is not among %d events", want, len(events))
@@ -331,7 +332,7 @@ func TestSidebandKernelSymbols(t *testing.T) {
 		return ev.Kind == EventKernelSymbol && strings.HasSuffix(ev.Symbol.Name, "_lowflame_test")
 	}
 	var added KernelSymbol
-	for _, ev := range readUntilQuiet(t, s) {
+	for _, ev := range readSoFar(t, s) {
 		if isOurs(ev) && !ev.Symbol.Unregister {
 			added = ev.Symbol
 		}
@@ -343,7 +344,7 @@ func TestSidebandKernelSymbols(t *testing.T) {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); { // the kernel frees it some time later
-		for _, ev := range readUntilQuiet(t, s) {
+		for _, ev := range readSoFar(t, s) {
 			if isOurs(ev) && ev.Symbol.Unregister && ev.Symbol.Addr == added.Addr {
 				return
 			}

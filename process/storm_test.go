@@ -40,7 +40,7 @@ int main(void) {
 		t.Fatalf("%q mappings made", p.out.Text())
 	}
 	for range 20 {
-		w.Apply(readUntilQuiet(t, w.s))
+		w.Apply(readSoFar(t, w.s))
 	}
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &after); err != nil {
 		t.Fatal(err)

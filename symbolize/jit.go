@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/lowflame/lowflame/symbolize/jit"
 )
 
 var (
@@ -18,10 +20,10 @@ var (
 	javaName = regexp.MustCompile(`^[\w.$\[\]]+ ([\w.$]+(?:<init>|<clinit>)?)\([\w.$\[\], ]*\)$`)
 )
 
-// jitLine makes a line out of a name in a perf map. The compilation tier, which
-// would keep samples of one function apart, stays in SystemName only.
-func jitLine(mode Demangle, symbol string) Line {
-	symbol = clean(symbol)
+// jitLine makes a line out of what a perf map or a dump has. The compilation tier,
+// which would keep samples of one function apart, stays in SystemName only.
+func jitLine(mode Demangle, sym jit.Symbol) Line {
+	symbol := clean(sym.Name)
 	l := Line{Name: clip(symbol, MaxName), SystemName: symbol}
 	switch {
 	case mode == Mangled:
@@ -41,6 +43,11 @@ func jitLine(mode Demangle, symbol string) Line {
 		if m := javaName.FindStringSubmatch(symbol); m != nil {
 			l.Name = clip(m[1], MaxName)
 		}
+	}
+	// Of code inlined from another file the dump has the line, but not the function.
+	file := strings.TrimPrefix(clip(clean(sym.File), maxSystem), "file://")
+	if file != "" && (l.File == "" || l.File == file) {
+		l.File, l.Line = file, int64(sym.Line)
 	}
 	return l
 }

@@ -79,7 +79,7 @@ type Symbolizer struct {
 	binaries  *lru.Cache[string, *binary]
 	locations *lru.Cache[location, []Line]
 	funcs     *lru.Cache[function, []Line] // lines shared by all addresses of a function
-	named     *lru.Cache[named, []Line]    // the same for what is known by its name
+	named     *lru.Cache[named, []Line]    // the same for what is known by its name and line
 	strings   *lru.Cache[string, string]
 	serial    uint64
 	stats     Stats
@@ -106,6 +106,8 @@ type function struct {
 type named struct {
 	kind uint8
 	name string
+	file string
+	line uint32
 }
 
 const (
@@ -297,8 +299,8 @@ func (s *Symbolizer) Kernel(addr stack.Addr) (module string, lines []Line) {
 	if !ok {
 		return sym.Module, nil
 	}
-	return sym.Module, s.byName(named{kernelName, sym.Name}, func(name string) Line {
-		name = clean(name)
+	return sym.Module, s.byName(named{kind: kernelName, name: sym.Name}, func() Line {
+		name := clean(sym.Name)
 		return Line{Name: stripClone(name), SystemName: name}
 	})
 }
@@ -311,10 +313,10 @@ func (s *Symbolizer) KernelErr() error { return s.kernel.Err() }
 func (s *Symbolizer) ApplyKernel(e KernelEvent) { s.kernel.Apply(e) }
 
 // JIT returns the function at an address of code that a process made at run time, as
-// its perf map has it; nil if it has no name. The slice is shared: do not change it.
-// What was known of a process is known for a while after it has gone.
+// its perf map or its dumps have it; nil if it has no name. The slice is shared: do not
+// change it. What was known of a process is known for a while after it has gone.
 func (s *Symbolizer) JIT(p JITProcess, addr stack.Addr) []Line {
-	name, ok, err := s.jit.Lookup(p, addr)
+	sym, ok, err := s.jit.Lookup(p, addr)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stats.count(ok)
@@ -324,20 +326,29 @@ func (s *Symbolizer) JIT(p JITProcess, addr stack.Addr) []Line {
 	if !ok {
 		return nil
 	}
-	return s.byName(named{jitName, name}, func(name string) Line { return jitLine(s.demangle, name) })
+	key := named{kind: jitName, name: sym.Name, file: sym.File, line: sym.Line}
+	return s.byName(key, func() Line { return jitLine(s.demangle, sym) })
 }
 
-// RefreshJIT reads what is new in the perf map of a process now, rather than when it
+// AddJITDump has a jitdump of a process read too, when path, of one of its executable
+// mappings, is that of one.
+func (s *Symbolizer) AddJITDump(p JITProcess, path string) {
+	if jit.IsDump(path) {
+		s.jit.AddDump(p, path)
+	}
+}
+
+// RefreshJIT reads what is new in the perf map and the dumps of a process now, rather than when it
 // is asked for: call it when the process is about to go.
 func (s *Symbolizer) RefreshJIT(p JITProcess) error { return s.jit.Refresh(p) }
 
-func (s *Symbolizer) byName(key named, line func(string) Line) []Line {
+func (s *Symbolizer) byName(key named, line func() Line) []Line {
 	if lines, ok := s.named.Get(key); ok {
 		return lines
 	}
-	l := line(key.name)
+	l := line()
 	lines := []Line{l}
-	s.named.Put(key, lines, locationCost+lineBytes+len(key.name)+len(l.Name)+len(l.SystemName))
+	s.named.Put(key, lines, locationCost+lineBytes+len(key.name)+len(key.file)+len(l.Name)+len(l.SystemName))
 	return lines
 }
 

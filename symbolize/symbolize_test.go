@@ -20,6 +20,7 @@ import (
 	"github.com/lowflame/lowflame/internal/testutil"
 	"github.com/lowflame/lowflame/objfile"
 	"github.com/lowflame/lowflame/stack"
+	"github.com/lowflame/lowflame/symbolize/jit"
 )
 
 func open(tb testing.TB, path string) *Binary {
@@ -322,7 +323,7 @@ func TestJITLine(t *testing.T) {
 		if tt.want.SystemName == "" {
 			tt.want.SystemName = tt.symbol
 		}
-		if d := cmp.Diff(tt.want, jitLine(Simplified, tt.symbol)); d != "" {
+		if d := cmp.Diff(tt.want, jitLine(Simplified, jit.Symbol{Name: tt.symbol})); d != "" {
 			t.Errorf("%q:\n%s", tt.symbol, d)
 		}
 	}

@@ -75,6 +75,9 @@ func (s *stepper) apply(rule Rule) (Frame, stack.Stop) {
 	case KindEnd:
 		return Frame{}, stack.StopEnd
 	case KindSignal:
+		if s.spGuessed() {
+			return Frame{}, stack.StopUnsupportedRule
+		}
 		return s.signal()
 	case KindWide:
 		return s.wide(s.piece.WideRule(rule.Off()))
@@ -91,7 +94,11 @@ func (s *stepper) apply(rule Rule) (Frame, stack.Stop) {
 		}
 		return s.atCFA(cfa, cfa, FPSame)
 	case KindSP:
-		return s.atCFA(s.f.SP, s.f.SP+8*uint64(rule.Off()), rule.FP())
+		sp, ok := s.sp(rule)
+		if !ok {
+			return Frame{}, stack.StopFPImplausible
+		}
+		return s.atCFA(sp, sp+8*uint64(rule.Off()), rule.FP())
 	case KindFP:
 		if s.f.FPLost {
 			return Frame{}, stack.StopUnsupportedRule
@@ -99,6 +106,28 @@ func (s *stepper) apply(rule Rule) (Frame, stack.Stop) {
 		return s.atCFA(s.f.FP, s.f.FP+8*uint64(rule.Off()), rule.FP())
 	}
 	return Frame{}, stack.StopUnsupportedRule
+}
+
+// spGuessed reports whether SP is only known to be no higher than the real one: the
+// frame was found by a frame record, which on arm64 may be anywhere in its frame
+// (AAPCS64 §6.4.6).
+func (s *stepper) spGuessed() bool { return s.arch == ARM64 && s.f.FPWalked }
+
+// sp returns the stack pointer that a KindSP or KindGo rule starts from. If it is not
+// known, FP is taken to point at the frame's record, and the rule says where that is;
+// ok is false where it cannot be.
+func (s *stepper) sp(rule Rule) (sp uint64, ok bool) {
+	if !s.spGuessed() {
+		return s.f.SP, true
+	}
+	sp = s.f.FP
+	switch {
+	case rule.Kind() == KindGo:
+		sp += 8
+	case rule.FP() != FPRecordAtBase:
+		sp -= 8 * (uint64(rule.Off()) - uint64(rule.FP()) - 1)
+	}
+	return sp, sp-s.f.SP < FPWalkMax
 }
 
 // atCFA applies a KindSP or KindFP rule.
@@ -183,15 +212,19 @@ func (s *stepper) check(next Frame) (Frame, stack.Stop) {
 
 // golang applies a KindGo rule.
 func (s *stepper) golang(rule Rule) (Frame, stack.Stop) {
-	next := s.caller(s.f.SP + 8*uint64(rule.Off()))
+	sp, ok := s.sp(rule)
+	if !ok {
+		return Frame{}, stack.StopFPImplausible
+	}
+	next := s.caller(sp + 8*uint64(rule.Off()))
 	if rule.Off() == 0 {
 		return s.inLR(next)
 	}
-	if !s.read(s.f.SP-8, &next.FP) {
+	if !s.read(sp-8, &next.FP) {
 		return next, stack.StopReadStack
 	}
 	next.FPLost = false
-	return s.finish(next, s.f.SP)
+	return s.finish(next, sp)
 }
 
 // fpWalk applies a KindFPWalk rule.
@@ -300,7 +333,7 @@ func (s *stepper) reg(n uint8) (uint64, bool) {
 	}
 	switch {
 	case n == sp:
-		return s.f.SP, true
+		return s.f.SP, !s.spGuessed()
 	case n == fp:
 		return s.f.FP, !s.f.FPLost
 	case s.arch == ARM64 && n == arm64LR && s.f.Exact:

@@ -71,4 +71,7 @@ enum { SIGCONTEXT_OFFSET = 312 };
 /* No code finds its caller through what calls need not preserve. */
 #define REGS_VOLATILE 0U
 
+/* A frame record may be anywhere in its frame: AAPCS64 §6.4.6. */
+#define FP_WALK_TELLS_SP 0
+
 #endif

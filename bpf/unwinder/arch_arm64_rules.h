@@ -18,6 +18,17 @@ static __always_inline u32 read_record(struct unw_state *s, u64 at, struct calle
 	return UNW_STOP_NONE;
 }
 
+/* The stack pointer of a frame whose record FP points at, by a rule of kind SP or GO
+ * that says where the record is. */
+static __always_inline u64 sp_of_record(struct unw_state *s, u32 rule)
+{
+	u32 fp = (rule >> 4) & 15, off = (rule >> 8) & 0xffff;
+
+	if ((rule & 15) == UNW_KIND_GO)
+		return s->fp + 8;
+	return fp == UNW_FP_RECORD_AT_BASE ? s->fp : s->fp - 8 * ((u64)off - fp - 1);
+}
+
 static __always_inline u32 apply_narrow(struct unw_state *s, u32 rule, struct caller *c)
 {
 	u32 fp = (rule >> 4) & 15, off = (rule >> 8) & 0xffff;
@@ -27,6 +38,11 @@ static __always_inline u32 apply_narrow(struct unw_state *s, u32 rule, struct ca
 	case UNW_KIND_SP:
 	case UNW_KIND_GO:
 		base = s->sp;
+		if (s->sp_guessed) {
+			base = sp_of_record(s, rule);
+			if (base - s->sp >= UNW_FP_WALK_MAX)
+				return UNW_STOP_FP_IMPLAUSIBLE;
+		}
 		break;
 	case UNW_KIND_FP:
 		if (!s->fp_known)

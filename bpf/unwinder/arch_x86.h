@@ -62,4 +62,7 @@ enum { SIGCONTEXT_OFFSET = 40 };
 /* What calls need not preserve, as a set: RAX RDX RCX RSI RDI R8-R11. */
 #define REGS_VOLATILE 0x0f37U
 
+/* A frame record is at the top of its frame: psABI §3.2.2. */
+#define FP_WALK_TELLS_SP 1
+
 #endif

@@ -116,9 +116,10 @@ type bpfUnwState struct {
 	FpKnown           uint8
 	Jumped            uint8
 	FpWalked          uint8
+	SpGuessed         uint8
 	CalledInterrupted uint8
 	Signals           uint8
-	_                 [2]byte
+	_                 [1]byte
 	KernelN           uint32
 	Refills           uint32
 	Proc              bpfUnwProc

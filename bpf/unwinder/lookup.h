@@ -199,7 +199,7 @@ static __always_inline int get_reg(struct unw_state *s, u32 reg, u64 *value)
 {
 	if (reg == REG_SP) {
 		*value = s->sp;
-		return 0;
+		return FP_WALK_TELLS_SP || !s->sp_guessed ? 0 : -1;
 	}
 	if (reg == REG_FP) {
 		*value = s->fp;

@@ -134,6 +134,7 @@ struct unw_state {
 	u8 fp_known;
 	u8 jumped;	       /* the stack pointer may go anywhere in this step */
 	u8 fp_walked;	       /* this frame was found by KIND_FP_WALK */
+	u8 sp_guessed;	       /* and so sp is only known to be no higher than the real one */
 	u8 called_interrupted; /* this frame called the one whose regs are known */
 	u8 signals;	       /* a signal frame was crossed: regs are not the sample's */
 	u32 kernel_n;

@@ -67,6 +67,7 @@ static __always_inline u32 apply_signal(struct unw_state *s)
 	s->interrupted = 1;
 	s->called_interrupted = 0;
 	s->fp_known = 1;
+	s->fp_walked = 0;
 	s->signals = 1;
 	return UNW_STOP_NONE;
 }
@@ -127,9 +128,13 @@ static __always_inline u32 step(struct unw_state *s, struct unw_rule_cache *cach
 	case UNW_KIND_END:
 		return UNW_STOP_END;
 	case UNW_KIND_SIGNAL:
+		if (!FP_WALK_TELLS_SP && s->fp_walked)
+			return UNW_STOP_UNSUPPORTED_RULE;
 		return apply_signal(s);
 	}
 	s->jumped = 0;
+	if (!FP_WALK_TELLS_SP)
+		s->sp_guessed = s->fp_walked;
 	s->fp_walked = (rule & 15) == UNW_KIND_FP_WALK;
 	stop = apply_rule(s, shard, rule, &c);
 	if (stop)

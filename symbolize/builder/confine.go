@@ -112,9 +112,10 @@ const (
 	seccompNumber = 0
 	seccompArch   = 4
 
-	retAllow = unix.SECCOMP_RET_ALLOW
-	retKill  = unix.SECCOMP_RET_KILL_PROCESS
-	retEPERM = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
+	retAllow  = unix.SECCOMP_RET_ALLOW
+	retKill   = unix.SECCOMP_RET_KILL_PROCESS
+	retEPERM  = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
+	retENOSYS = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
 )
 
 // filter returns the program that seccomp(2) runs for each system call: those that
@@ -133,7 +134,8 @@ func filter() []unix.SockFilter {
 	for _, n := range slices.Compact(numbers) {
 		p = append(p, equal(n, 0, 1), ret(retAllow))
 	}
-	return append(p, ret(retEPERM))
+	// Without clone3 the C library uses clone.
+	return append(p, equal(unix.SYS_CLONE3, 0, 1), ret(retENOSYS), ret(retEPERM))
 }
 
 // filterSystemCalls has the kernel run filter for every thread, now and later. It

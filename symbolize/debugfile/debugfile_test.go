@@ -89,6 +89,15 @@ func (p *place) open() *objfile.Object {
 	return p.object
 }
 
+func openObject(t testing.TB, path string) (*objfile.Object, *os.File) {
+	t.Helper()
+	o, handle, err := objfile.OpenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o, handle
+}
+
 // find looks for what belongs to the program, in its root and, as that of a host, in
 // others.
 func (p *place) find(c Config, hosts ...string) *Found {

@@ -13,6 +13,7 @@ import (
 	"hash/crc32"
 	"hash/crc64"
 	"io"
+	"math"
 
 	"github.com/ulikunitz/xz/lzma"
 
@@ -55,6 +56,10 @@ func decompressXZ(w io.Writer, r *bufio.Reader, limit int64) (err error) {
 // maxBlocks is for data written by many threads; xz makes blocks of 24 MiB by default.
 const maxBlocks = 1 << 10
 
+// maxDicts bounds all dictionaries, in those as large as what may be decompressed:
+// each block begins with a new one, which is zeroed.
+const maxDicts = 16
+
 const (
 	xzMagic     = "\xfd7zXZ\x00"
 	lzma2Filter = 0x21
@@ -65,7 +70,8 @@ type xzReader struct {
 	r     *bufio.Reader
 	limit int64
 	buf   []byte
-	check byte // kind of checksum
+	check byte  // kind of checksum
+	dicts int64 // bytes of all dictionaries so far
 }
 
 // write errors are about our own files; all others are about the data.
@@ -109,8 +115,12 @@ func (x *xzReader) block(w io.Writer) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	dict = max(min(dict, x.limit), lzma.MinDictCap)
+	if x.dicts += dict; x.dicts > maxDicts*max(x.limit, lzma.MinDictCap) {
+		return false, errors.New("blocks are too small for their windows")
+	}
 	in := &countingReader{r: x.r}
-	data, err := lzma.Reader2Config{DictCap: int(min(dict, max(x.limit, lzma.MinDictCap)))}.NewReader2(in)
+	data, err := lzma.Reader2Config{DictCap: int(dict)}.NewReader2(in)
 	if err != nil {
 		return false, err
 	}
@@ -182,8 +192,9 @@ func (x *xzReader) blockEnd(n int64, sum hash.Hash) error {
 	return nil
 }
 
-// parseBlockHeader returns the size of the dictionary (§3.1). h is the whole header
-// with its checksum. LZMA2 must be the only filter.
+// parseBlockHeader returns the size of the dictionary, or that of the data, if it is
+// known and less (§3.1). h is the whole header with its checksum. LZMA2 must be the
+// only filter.
 func parseBlockHeader(h []byte) (dict int64, err error) {
 	body := h[:len(h)-4]
 	if crc32.ChecksumIEEE(body) != binary.LittleEndian.Uint32(h[len(body):]) {
@@ -195,21 +206,23 @@ func parseBlockHeader(h []byte) (dict int64, err error) {
 	if flags&0x40 != 0 {
 		c.Uleb() // compressed size
 	}
+	size := uint64(math.MaxInt64)
 	if flags&0x80 != 0 {
-		c.Uleb() // uncompressed size
+		size = min(size, c.Uleb())
 	}
-	id, size, prop := c.Uleb(), c.Uleb(), c.Uint8()
+	id, props, prop := c.Uleb(), c.Uleb(), c.Uint8()
 	if err := c.Err(); err != nil {
 		return 0, err
 	}
-	if flags&0x3f != 0 || id != lzma2Filter || size != 1 || prop > 40 {
+	if flags&0x3f != 0 || id != lzma2Filter || props != 1 || prop > 40 {
 		return 0, errors.New("filters other than LZMA2")
 	}
 	// §5.3.1
-	if prop == 40 {
-		return 1<<32 - 1, nil
+	dict = 1<<32 - 1
+	if prop < 40 {
+		dict = (2 | int64(prop&1)) << (prop/2 + 11)
 	}
-	return (2 | int64(prop&1)) << (prop/2 + 11), nil
+	return min(dict, int64(size)), nil
 }
 
 // countingReader counts the bytes that were read.

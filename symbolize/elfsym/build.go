@@ -221,7 +221,7 @@ func compareAliases(x, y *symbol) int {
 	case x.look.length != y.look.length:
 		return cmp.Compare(x.look.length, y.look.length)
 	}
-	return cmp.Compare(x.name, y.name)
+	return 0
 }
 
 // pick sorts the candidates and keeps the best of each address.
@@ -251,7 +251,8 @@ func (b *builder) pick() {
 	eachAddr(b.syms, func(same []symbol) {
 		best := &same[0]
 		for i := range same[1:] {
-			if compareAliases(&same[1+i], best) < 0 {
+			// Of equal ones the last, as llvm-symbolizer: C1 and C2 of a constructor.
+			if compareAliases(&same[1+i], best) <= 0 {
 				best = &same[1+i]
 			}
 		}

@@ -40,7 +40,7 @@ func FuzzWriter(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		rnd := rand.New(&bytesSource{data, rand.NewPCG(4, 5)})
-		m, s := randomModel(rnd)
+		m, s := randomModel(rnd, 5)
 		m.check(t, rnd, s.space)
 	})
 }
@@ -80,8 +80,8 @@ func resum(data []byte) {
 // FuzzIndex opens what may be an index and looks up addresses in it.
 func FuzzIndex(f *testing.F) {
 	for seed := range uint64(8) {
-		m, _ := randomModel(rand.New(rand.NewPCG(seed, 1)))
-		f.Add((m).write(f), uint64(0x100))
+		m, _ := randomModel(rand.New(rand.NewPCG(seed, 1)), 4)
+		f.Add(m.write(f), uint64(0x100))
 	}
 	f.Add((&model{}).write(f), uint64(0))
 	f.Fuzz(func(t *testing.T, data []byte, addr uint64) {
@@ -112,7 +112,7 @@ func FuzzIndex(f *testing.F) {
 
 // FuzzBlocks decodes what may be blocks.
 func FuzzBlocks(f *testing.F) {
-	m, _ := randomModel(rand.New(rand.NewPCG(7, 1)))
+	m, _ := randomModel(rand.New(rand.NewPCG(7, 1)), 5)
 	data := m.write(f)
 	f.Add(data[headerSize:min(len(data), headerSize+1024)], uint64(16), uint64(24))
 	f.Fuzz(func(t *testing.T, block []byte, key, addr uint64) {

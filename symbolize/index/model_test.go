@@ -236,8 +236,9 @@ func randomSymbols(rnd *rand.Rand, s shape) (table []modelSymbol) {
 	return table
 }
 
-func randomModel(rnd *rand.Rand) (*model, shape) {
-	s := shape{units: 1 + rnd.IntN(5), scopes: 1 << rnd.IntN(8), lines: 1 << rnd.IntN(9),
+// randomModel returns a model of units with less than 1<<bits scopes.
+func randomModel(rnd *rand.Rand, bits int) (*model, shape) {
+	s := shape{units: 1 + rnd.IntN(5), scopes: 1 << rnd.IntN(bits), lines: 1 << rnd.IntN(bits+1),
 		space: 16 << rnd.IntN(20), tame: rnd.IntN(2) > 0}
 	m := &model{runBytes: rnd.IntN(2) << rnd.IntN(14)}
 	for range rnd.IntN(s.units + 1) {
@@ -304,7 +305,7 @@ func TestModel(t *testing.T) {
 	for seed := range n {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(seed, 1))
-			m, s := randomModel(rnd)
+			m, s := randomModel(rnd, 8)
 			m.check(t, rnd, s.space)
 		})
 	}

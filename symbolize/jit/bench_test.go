@@ -40,7 +40,7 @@ func BenchmarkAppend(b *testing.B) {
 		l.add([]byte("7f0000000040 20 fresh"))
 		pm.merge(&l)
 	}
-	if name, ok := pm.find(0x7f0000000041); !ok || name != "fresh" {
-		b.Fatalf("find = %q, %v", name, ok)
+	if name, ok := pm.find(0x7f0000000041); !ok || name.Name != "fresh" {
+		b.Fatalf("find = %q, %v", name.Name, ok)
 	}
 }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package jit names code that a process made at run time, from the perf map the
-// process writes: /tmp/perf-PID.map, one line "start size name" per function,
-// in hex (Linux: tools/perf/Documentation/jit-interface.txt).
+// Package jit names code that a process made at run time, from what the process
+// writes of it: a perf map, /tmp/perf-PID.map, one line "start size name" per
+// function, in hex (Linux: tools/perf/Documentation/jit-interface.txt), and dumps,
+// jit-PID.dump, which have lines of source too.
 //
-// The file belongs to the profiled process and is not to be trusted: it is
-// opened only as a regular file owned by the user of that process or by root,
-// inside the root directory of the process, and what is read and kept of it is
+// The files belong to the profiled process and are not to be trusted: they are
+// opened only as regular files owned by the user of that process or by root,
+// inside the root directory of the process, and what is read and kept of them is
 // bounded in bytes, entries and time.
 package jit
 
@@ -14,6 +15,9 @@ import (
 	"cmp"
 	"errors"
 	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -38,6 +42,16 @@ type Config struct {
 	MaxEntries int           // functions of one process; 0 means 1 Mi
 	MaxFile    int64         // bytes of a map read at once; 0 means 64 MiB
 	Interval   time.Duration // least time between two looks at a map; 0 means 1 s
+}
+
+// Symbol is what is known of an address.
+type Symbol struct {
+	// Name is the function's name as the file has it, at most 4 KiB of any bytes.
+	Name string
+	// File, of any bytes too, and Line are where the code at the address comes
+	// from, which is another function if that was inlined; "" and 0 if not known.
+	File string
+	Line uint32
 }
 
 // Stats counts what happened since New.
@@ -70,25 +84,50 @@ func New(c Config) *Maps {
 	return &Maps{c: c, procs: map[Process]*perfMap{}}
 }
 
-// Lookup returns the name of the function of p that contains addr, as the map
-// has it, at most 4 KiB of any bytes; ok is false if there is none.
+// Lookup returns the function of p that contains addr; ok is false if there is
+// none.
 //
-// It looks at the file at most once per Config.Interval, and less often when
-// reading it takes long. After the process has gone, the last state known
-// answers. The error says why there is no map to read, and comes with what an
-// older state knows; it is fs.ErrNotExist for the many processes without one.
-func (m *Maps) Lookup(p Process, addr stack.Addr) (name string, ok bool, err error) {
+// It looks at the files at most once per Config.Interval, and less often when
+// reading them takes long. After the process has gone, the last state known
+// answers. The error says why there is nothing to read, and comes with what an
+// older state knows; it is fs.ErrNotExist for the many processes without a file.
+func (m *Maps) Lookup(p Process, addr stack.Addr) (sym Symbol, ok bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	pm, err := m.refresh(p, false)
 	if pm == nil {
-		return "", false, err
+		return Symbol{}, false, err
 	}
-	name, ok = pm.find(uint64(addr))
-	return name, ok, err
+	sym, ok = pm.find(uint64(addr))
+	return sym, ok, err
 }
 
-// Refresh reads what is new in the map of p now. Call it when p is about to go,
+// maxDumps bounds the dumps of a process. Most have one.
+const maxDumps = 8
+
+// AddDump has a dump of p read too. The process names it by an executable mapping
+// of it; path is that of the mapping, in the root of the process. All dumps of a
+// process are asked for every address.
+func (m *Maps) AddDump(p Process, path string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	pm := m.of(p)
+	if len(pm.dumps) >= maxDumps || slices.ContainsFunc(pm.dumps, func(d *perfMap) bool { return d.path == path }) {
+		return
+	}
+	pm.dumps = append(pm.dumps, &perfMap{path: path})
+	pm.next = time.Time{}
+}
+
+// IsDump reports whether the path of a mapping is that of a dump: jit-PID.dump.
+func IsDump(path string) bool {
+	name, ok := strings.CutPrefix(path[strings.LastIndexByte(path, '/')+1:], "jit-")
+	pid, dump := strings.CutSuffix(name, ".dump")
+	_, err := strconv.ParseUint(pid, 10, 32)
+	return ok && dump && err == nil && path[0] == '/'
+}
+
+// Refresh reads what is new in the files of p now. Call it when p is about to go,
 // so that its last functions have names.
 func (m *Maps) Refresh(p Process) error {
 	m.mu.Lock()
@@ -112,6 +151,9 @@ func (m *Maps) Stats() Stats {
 	for _, pm := range m.procs {
 		st.Processes++
 		st.Entries += uint64(len(pm.entries))
+		for _, d := range pm.dumps {
+			st.Entries += uint64(len(d.entries))
+		}
 		st.Bytes += uint64(pm.bytes())
 	}
 	return st
@@ -121,7 +163,8 @@ func (m *Maps) Stats() Stats {
 // even without a file.
 const maxProcesses = 4096
 
-func (m *Maps) refresh(p Process, now bool) (*perfMap, error) {
+// of returns what is known of p.
+func (m *Maps) of(p Process) *perfMap {
 	pm := m.procs[p]
 	if pm == nil {
 		if len(m.procs) >= maxProcesses {
@@ -132,24 +175,46 @@ func (m *Maps) refresh(p Process, now bool) (*perfMap, error) {
 	}
 	m.clock++
 	pm.used = m.clock
+	return pm
+}
+
+func (m *Maps) refresh(p Process, now bool) (*perfMap, error) {
+	pm := m.of(p)
 	start := time.Now()
 	if !now && start.Before(pm.next) {
 		return pm, pm.err
 	}
-	n, err := m.read(p, pm)
-	pm.err = err
-	if errors.Is(err, errRefused) {
-		m.stats.Refused++
-	}
-	m.stats.Read += uint64(n)
+	pm.err = m.readAll(p, pm)
 	// A process that keeps its map growing cannot make us spend more than 5 % of
 	// a CPU on it.
 	pm.next = time.Now().Add(max(m.c.Interval, 20*time.Since(start)))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if pm.err != nil && !errors.Is(pm.err, fs.ErrNotExist) {
 		pm.next = time.Now().Add(10 * m.c.Interval)
 	}
 	m.makeRoom(pm)
-	return pm, err
+	return pm, pm.err
+}
+
+// readAll reads what is new in the map and the dumps of p. That there is no map
+// is no error if there are dumps.
+func (m *Maps) readAll(p Process, pm *perfMap) error {
+	n, err := m.read(p, pm)
+	m.stats.Read += uint64(n)
+	if errors.Is(err, errRefused) {
+		m.stats.Refused++
+	}
+	if errors.Is(err, fs.ErrNotExist) && len(pm.dumps) > 0 {
+		err = nil
+	}
+	for _, d := range pm.dumps {
+		n, dumpErr := m.readDump(p, pm, d)
+		m.stats.Read += uint64(n)
+		if errors.Is(dumpErr, errRefused) || errors.Is(dumpErr, errDump) {
+			m.stats.Refused++
+		}
+		err = errors.Join(err, dumpErr)
+	}
+	return err
 }
 
 // makeRoom drops the maps not used for longest until all fit, sparing keep.

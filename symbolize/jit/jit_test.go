@@ -148,8 +148,8 @@ func (f *fakeProc) want(m *Maps, names map[stack.Addr]string) {
 	f.t.Helper()
 	m.Refresh(f.proc)
 	for addr, want := range names {
-		if got, ok, err := m.Lookup(f.proc, addr); got != want || ok != (want != "") {
-			f.t.Errorf("Lookup(%#x) = %q, %v, %v; want %q", addr, got, ok, err, want)
+		if got, ok, err := m.Lookup(f.proc, addr); got.Name != want || ok != (want != "") {
+			f.t.Errorf("Lookup(%#x) = %q, %v, %v; want %q", addr, got.Name, ok, err, want)
 		}
 	}
 }
@@ -227,7 +227,7 @@ func TestHostileFiles(t *testing.T) {
 			tt.make(t, f)
 			name, ok, err := f.maps(Config{}).Lookup(f.proc, 0x1000)
 			if ok || err == nil {
-				t.Errorf("Lookup = %q, %v, %v; want an error", name, ok, err)
+				t.Errorf("Lookup = %q, %v, %v; want an error", name.Name, ok, err)
 			}
 			if tt.name == "no file" && !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("error %v is not fs.ErrNotExist", err)
@@ -253,7 +253,7 @@ func TestNamesOutliveTheProcess(t *testing.T) {
 	other := f.proc
 	other.Start++
 	if name, ok, _ := m.Lookup(other, 0x1000); ok {
-		t.Errorf("a process with a reused PID got %q", name)
+		t.Errorf("a process with a reused PID got %q", name.Name)
 	}
 	m.Forget(f.proc)
 	f.want(m, map[stack.Addr]string{0x1000: ""})
@@ -270,8 +270,8 @@ func TestIntervalBetweenLooks(t *testing.T) {
 			t.Error("looked again at once")
 		}
 		time.Sleep(1100 * time.Millisecond)
-		if name, _, _ := m.Lookup(f.proc, 0x2000); name != "b" {
-			t.Errorf("Lookup = %q after the interval, want b", name)
+		if name, _, _ := m.Lookup(f.proc, 0x2000); name.Name != "b" {
+			t.Errorf("Lookup = %q after the interval, want b", name.Name)
 		}
 	})
 }

@@ -57,12 +57,26 @@ func (l *lines) add(line []byte) {
 		l.skipped++
 		return
 	}
-	if len(l.entries) >= l.maxEntries || len(l.text)+len(name)+2 > l.maxText {
+	record := make([]byte, 0, 2+len(name))
+	record = append(record, byte(len(name)), byte(len(name)>>8))
+	l.append(start, size, append(record, name...))
+}
+
+// append takes one function, with its name in the form of perfMap.text. It reports
+// whether no other was dropped for it.
+func (l *lines) append(start uint64, size uint32, record []byte) bool {
+	kept := true
+	for len(l.entries) > 0 && (len(l.entries) >= l.maxEntries || len(l.text)+len(record) > l.maxText) {
 		l.dropOlder()
+		kept = false
+	}
+	if len(record) > l.maxText {
+		l.skipped++
+		return kept
 	}
 	l.entries = append(l.entries, entry{start: start, size: size, name: uint32(len(l.text))})
-	l.text = append(l.text, byte(len(name)), byte(len(name)>>8))
-	l.text = append(l.text, name...)
+	l.text = append(l.text, record...)
+	return kept
 }
 
 // dropOlder makes room by forgetting the half of the lines that came first:

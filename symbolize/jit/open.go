@@ -16,7 +16,7 @@ import (
 )
 
 // errRefused is wrapped by errors about a file that is there but not fit.
-var errRefused = errors.New("perf map refused")
+var errRefused = errors.New("refused")
 
 // identity is what /proc/PID/status tells.
 type identity struct {
@@ -52,30 +52,47 @@ func readIdentity(proc string, pid uint32) (identity, error) {
 	return id, nil
 }
 
-// open opens the perf map of p inside the root of the process, or, once the
-// process has gone and if it lived in our mount namespace, in our own root:
-// some runtimes write the map when they exit.
-func (m *Maps) open(p Process, pm *perfMap) (*os.File, unix.Stat_t, error) {
+// identify reads who p is, as long as it lives.
+func (m *Maps) identify(p Process, pm *perfMap) (root string, err error) {
 	pid := strconv.FormatUint(uint64(p.PID), 10)
-	root := filepath.Join(m.c.Proc, pid, "root")
+	root = filepath.Join(m.c.Proc, pid, "root")
 	if id, err := readIdentity(m.c.Proc, p.PID); err == nil {
 		pm.id = id
 		pm.ours = m.sharesRoot(pid)
 	} else if pm.ours {
 		root = "/"
 	} else {
+		return "", err
+	}
+	return root, nil
+}
+
+// open opens the perf map of p.
+func (m *Maps) open(p Process, pm *perfMap) (*os.File, unix.Stat_t, error) {
+	if _, err := m.identify(p, pm); err != nil {
 		return nil, unix.Stat_t{}, err
 	}
 	nspid := p.NSPID
 	if nspid == 0 {
 		nspid = pm.id.nspid
 	}
+	return m.openIn(p, pm, fmt.Sprintf("tmp/perf-%d.map", nspid))
+}
+
+// openIn opens path inside the root of the process, or, once the process has gone
+// and if it lived in our mount namespace, in our own root: some runtimes write the
+// map when they exit.
+func (m *Maps) openIn(p Process, pm *perfMap, path string) (*os.File, unix.Stat_t, error) {
+	root, err := m.identify(p, pm)
+	if err != nil {
+		return nil, unix.Stat_t{}, err
+	}
 	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, unix.Stat_t{}, fmt.Errorf("open %s: %w", root, err)
 	}
 	defer unix.Close(dir)
-	return openRegular(dir, fmt.Sprintf("tmp/perf-%d.map", nspid), pm.id.uids)
+	return openRegular(dir, path, pm.id.uids)
 }
 
 // sharesRoot reports whether the process sees the files we see.

@@ -34,7 +34,12 @@ type entry struct {
 // not overlap.
 type perfMap struct {
 	entries []entry
-	text    []byte // names, each behind its length in two bytes
+	text    []byte // names, each behind its length in two bytes; for dumps see makeRecord
+
+	path    string     // of a dump, as the process has it; "" for a perf map
+	dumps   []*perfMap // of the same process
+	pending pendingLines
+	ended   bool // nothing can follow what was read of the dump
 
 	id   identity
 	ours bool // the process shares our root directory
@@ -50,7 +55,19 @@ type perfMap struct {
 }
 
 func (p *perfMap) bytes() int {
-	return cap(p.entries)*int(unsafe.Sizeof(entry{})) + cap(p.text) + 300
+	n := cap(p.entries)*int(unsafe.Sizeof(entry{})) + cap(p.text) + p.pending.bytes + 400
+	for _, d := range p.dumps {
+		n += d.bytes()
+	}
+	return n
+}
+
+// textLen returns how many bytes of text belong to the name at a place.
+func (p *perfMap) textLen(place uint32) int {
+	if p.path != "" {
+		return len(recordAt(p.text, place))
+	}
+	return 2 + len(p.nameAt(place))
 }
 
 func (p *perfMap) nameAt(place uint32) []byte {
@@ -59,17 +76,32 @@ func (p *perfMap) nameAt(place uint32) []byte {
 	return b[2 : 2+n]
 }
 
-func (p *perfMap) find(addr uint64) (string, bool) {
+// index returns the entry that holds addr.
+func (p *perfMap) index(addr uint64) (int, bool) {
 	i, ok := slices.BinarySearchFunc(p.entries, addr, func(e entry, a uint64) int {
 		return cmp.Compare(e.start, a)
 	})
 	if !ok {
 		i--
 	}
-	if i < 0 || addr-p.entries[i].start >= uint64(p.entries[i].size) {
-		return "", false
+	return i, i >= 0 && addr-p.entries[i].start < uint64(p.entries[i].size)
+}
+
+// find looks in the dumps first, for they tell more.
+func (p *perfMap) find(addr uint64) (Symbol, bool) {
+	for _, d := range p.dumps {
+		if i, ok := d.index(addr); ok {
+			name, code, table := splitRecord(recordAt(d.text, d.entries[i].name))
+			s := Symbol{Name: string(name)}
+			s.File, s.Line = lineAt(table, int64(addr-code))
+			return s, true
+		}
 	}
-	return string(p.nameAt(p.entries[i].name)), true
+	i, ok := p.index(addr)
+	if !ok {
+		return Symbol{}, false
+	}
+	return Symbol{Name: string(p.nameAt(p.entries[i].name))}, true
 }
 
 // read brings pm up to date and returns how many bytes it read.
@@ -148,7 +180,7 @@ func (p *perfMap) compact() {
 	live := 0
 	for i, e := range p.entries {
 		if i == 0 || e.name != p.entries[i-1].name {
-			live += 2 + len(p.nameAt(e.name))
+			live += p.textLen(e.name)
 		}
 	}
 	if live >= len(p.text)/2 && cap(p.text) <= 2*len(p.text) {
@@ -160,8 +192,7 @@ func (p *perfMap) compact() {
 		e := &p.entries[i]
 		if e.name != last {
 			last, moved = e.name, uint32(len(text))
-			n := len(old.nameAt(last))
-			text = append(text, old.text[last:int(last)+2+n]...)
+			text = append(text, old.text[last:int(last)+old.textLen(last)]...)
 		}
 		e.name = moved
 	}

@@ -58,8 +58,8 @@ func TestNode(t *testing.T) {
 	}
 	cmd.Process.Kill()
 	cmd.Wait()
-	if name, ok, err := m.Lookup(p, addr); !ok || !strings.Contains(name, "fib "+script) {
-		t.Errorf("Lookup after exit = %q, %v, %v", name, ok, err)
+	if name, ok, err := m.Lookup(p, addr); !ok || !strings.Contains(name.Name, "fib "+script) {
+		t.Errorf("Lookup after exit = %q, %v, %v", name.Name, ok, err)
 	}
 	t.Logf("%+v", m.Stats())
 }
@@ -113,7 +113,7 @@ func TestJavaMapWrittenAtExit(t *testing.T) {
 	if err := m.Refresh(p); err != nil {
 		t.Error(err)
 	}
-	if name, ok, err := m.Lookup(p, addr); !ok || !strings.Contains(name, "J.hot(long)") {
-		t.Errorf("Lookup after exit = %q, %v, %v", name, ok, err)
+	if name, ok, err := m.Lookup(p, addr); !ok || !strings.Contains(name.Name, "J.hot(long)") {
+		t.Errorf("Lookup after exit = %q, %v, %v", name.Name, ok, err)
 	}
 }
