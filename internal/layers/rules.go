@@ -95,7 +95,7 @@ func Lowflame() Rules {
 		TestOnly: []string{"github.com/google/go-cmp", "golang.org/x/arch"},
 		Restricted: map[string][]string{
 			"C":           nil, // one static binary
-			"os/exec":     {"cmd/...", "agent"},
+			"os/exec":     {"cmd/...", "agent", "symbolize/builder"},
 			"os/signal":   {"cmd/..."},
 			"math/rand":   nil, // guessable ids; crypto/rand costs nothing at our rates
 			"debug/dwarf": nil, // these three disclaim hardening against hostile files
