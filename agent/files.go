@@ -46,6 +46,7 @@ type file struct {
 
 	path    string
 	buildID string
+	roots   []string // where what belongs to it is looked for
 
 	mu     sync.Mutex // guards frames
 	frames map[stack.LinkAddr]*pprofexport.Frame
@@ -233,6 +234,7 @@ func (f *files) open(handle *os.File, path string, roots []string) (*file, *unix
 	}
 	loaded := f.adopt(object, path, fmt.Sprint(id))
 	loaded.handle = handle
+	loaded.roots = roots
 	f.addDebug(loaded, roots)
 	f.byID[id] = loaded
 	return loaded, &stat, nil

@@ -30,8 +30,9 @@ type Recording struct {
 	notWalked uint64
 	// complete counts the samples whose stack is whole.
 	complete uint64
-	// cpuBefore is the CPU time used before sampling began.
-	cpuBefore time.Duration
+	// cpuBefore is the CPU time used before sampling began, cpuAfter until it had
+	// ended.
+	cpuBefore, cpuAfter time.Duration
 }
 
 // Progress is what a recording has so far.
@@ -74,6 +75,7 @@ func (r *Recording) Run(ctx context.Context, started func(), progress func(Progr
 		r.builder.Add(r.held[i])
 	}
 	r.held = nil
+	r.cpuAfter, _ = usage()
 	return err
 }
 
@@ -93,9 +95,9 @@ func (r *Recording) add(s pprofexport.Sample) {
 }
 
 // Result returns the builder of the profile and what the recording measured of
-// itself: CPU time is that since sampling began, in the BPF program too.
+// itself: CPU time is that of the sampling, in the BPF program too.
 func (r *Recording) Result() (*pprofexport.Builder, pprofexport.Quality) {
-	cpu, rss := usage()
+	_, rss := usage()
 	q := pprofexport.Quality{
 		Duration: r.end.Sub(r.start),
 		Fired:    r.stats.Fired,
@@ -106,7 +108,7 @@ func (r *Recording) Result() (*pprofexport.Builder, pprofexport.Quality) {
 			"no_state":       r.stats.DropState,
 			"raw_not_walked": r.notWalked,
 		},
-		CPU:         cpu - r.cpuBefore + time.Duration(r.stats.NS),
+		CPU:         r.cpuAfter - r.cpuBefore + time.Duration(r.stats.NS),
 		MemoryBytes: rss,
 		Expected:    r.session.expected(),
 		Gaps:        r.session.gaps(),

@@ -149,7 +149,7 @@ func (b *Builder) Profile(run Quality) (*profile.Profile, error) {
 	q := b.Quality(run)
 	b.p.DurationNanos = q.Duration.Nanoseconds()
 	b.p.Comments = comments(&b.info, &q)
-	b.setFlags()
+	setFlags(b.p)
 	b.mainFirst()
 	if err := b.p.CheckValid(); err != nil {
 		return nil, fmt.Errorf("check profile: %w", err)

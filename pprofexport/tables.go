@@ -67,29 +67,33 @@ func (b *Builder) newLocation(m *profile.Mapping, addr uint64, lines []symbolize
 
 // function returns the function of l, nil if l has no name.
 func (b *Builder) function(l *symbolize.Line) *profile.Function {
-	k := profileFunction{Clean(l.Name), Clean(l.SystemName), Clean(l.File), max(l.StartLine, 0)}
-	if k.name == "" {
-		k.name = k.systemName
-	}
-	if k.name == "" {
+	k, ok := functionKey(l)
+	if !ok {
 		return nil
-	}
-	if k.systemName == "" {
-		k.systemName = k.name
 	}
 	f := b.functions[k]
 	if f == nil {
-		f = &profile.Function{
-			ID:         uint64(len(b.p.Function) + 1),
-			Name:       k.name,
-			SystemName: k.systemName,
-			Filename:   k.file,
-			StartLine:  k.startLine,
-		}
+		f = k.function(uint64(len(b.p.Function) + 1))
 		b.functions[k] = f
 		b.p.Function = append(b.p.Function, f)
 	}
 	return f
+}
+
+// functionKey returns what tells the function of l apart; false if it has no name.
+func functionKey(l *symbolize.Line) (profileFunction, bool) {
+	k := profileFunction{Clean(l.Name), Clean(l.SystemName), Clean(l.File), max(l.StartLine, 0)}
+	if k.name == "" {
+		k.name = k.systemName
+	}
+	if k.systemName == "" {
+		k.systemName = k.name
+	}
+	return k, k.name != ""
+}
+
+func (k *profileFunction) function(id uint64) *profile.Function {
+	return &profile.Function{ID: id, Name: k.name, SystemName: k.systemName, Filename: k.file, StartLine: k.startLine}
 }
 
 // mapping returns the profile's mapping for m, nil for nil.
@@ -137,10 +141,10 @@ func (b *Builder) ownFrame(addr uint64, name string) *profile.Location {
 // (internal/symbolizer), so HasFunctions holds when any location has a name,
 // the other two only when every named line has one. An unnamed location was
 // looked up and has none.
-func (b *Builder) setFlags() {
+func setFlags(p *profile.Profile) {
 	noFile := make(map[*profile.Mapping]bool)
 	noLine := make(map[*profile.Mapping]bool)
-	for _, l := range b.p.Location {
+	for _, l := range p.Location {
 		m := l.Mapping
 		if m == nil || len(l.Line) == 0 {
 			continue
@@ -152,7 +156,7 @@ func (b *Builder) setFlags() {
 			noLine[m] = noLine[m] || line.Line == 0
 		}
 	}
-	for _, m := range b.p.Mapping {
+	for _, m := range p.Mapping {
 		m.HasFilenames = m.HasFunctions && !noFile[m]
 		m.HasLineNumbers = m.HasFunctions && !noLine[m]
 	}

@@ -48,6 +48,8 @@ type Binary struct {
 	// Debug, unless nil, is the file with the symbols that were taken out of
 	// Object, to which the same applies.
 	Debug *objfile.Object
+	// Index, unless nil, is asked before symbols are.
+	Index Index
 }
 
 // JITProcess is a process whose perf map is looked for.
@@ -151,11 +153,15 @@ func New(c Config) *Symbolizer {
 // The slice is shared: do not change it.
 //
 // Go code is named by the program's own table, with inlined functions and lines,
-// all else by ELF symbols.
+// all else by the index if there is one, and by ELF symbols.
 func (s *Symbolizer) User(b *Binary, addr stack.LinkAddr) []Line {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	bin := s.binary(b.ID)
+	id := b.ID
+	if b.Index != nil { // it knows more than what was found without
+		id += " (index)"
+	}
+	bin := s.binary(id)
 	key := location{bin.serial, addr}
 	lines, ok := s.locations.Get(key)
 	if ok {
@@ -200,6 +206,11 @@ func (s *Symbolizer) user(b *Binary, bin *binary, addr stack.LinkAddr) ([]Line, 
 			return s.goLines(lines), nil
 		default:
 			goErr = err
+		}
+	}
+	if b.Index != nil {
+		if lines, err := s.indexLines(b, bin, addr); len(lines) > 0 {
+			return lines, err
 		}
 	}
 	if b.Debug != nil {

@@ -52,7 +52,8 @@ func Build(ctx context.Context, dir string) (string, error) {
 }
 
 // Record runs "lowflame record" with args, which must not name an output file,
-// and waits for it to end.
+// and waits for it to end. Indexes of symbols are not made, unless args ask for them:
+// what that costs depends on what is in the cache.
 func Record(ctx context.Context, lowflame string, args ...string) (*Run, error) {
 	return RecordDuring(ctx, lowflame, nil, args...)
 }

@@ -34,10 +34,11 @@ func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)
 type usageError struct{ error }
 
 type cli struct {
-	Record  recordCmd        `cmd:"" help:"Record a CPU profile of a command, of processes, or of the whole machine."`
-	Doctor  doctorCmd        `cmd:"" help:"Say what this machine lets lowflame do, and how to get what is missing."`
-	Debug   debugCmd         `cmd:"" help:"Look into what lowflame works with."`
-	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
+	Record    recordCmd        `cmd:"" help:"Record a CPU profile of a command, of processes, or of the whole machine."`
+	Symbolize symbolizeCmd     `cmd:"" help:"Name the functions of a profile after the fact, from its build IDs."`
+	Doctor    doctorCmd        `cmd:"" help:"Say what this machine lets lowflame do, and how to get what is missing."`
+	Debug     debugCmd         `cmd:"" help:"Look into what lowflame works with."`
+	Version   kong.VersionFlag `env:"-" help:"Print the version and exit."`
 }
 
 func main() {

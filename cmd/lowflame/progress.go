@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -31,10 +32,19 @@ func (p *progress) show(now agent.Progress) {
 	fmt.Fprintf(os.Stderr, " · %d lost · Ctrl-C ends", now.Lost)
 }
 
+func (p *progress) indexing(now agent.IndexProgress) {
+	if !p.on {
+		return
+	}
+	p.shown = true
+	fmt.Fprintf(os.Stderr, "\r\x1b[Kreading symbols %d of %d · %.60s · Ctrl-C ends", now.Done+1, now.All, printable(filepath.Base(now.Path)))
+}
+
 func (p *progress) clear() {
 	if p.shown {
 		fmt.Fprint(os.Stderr, "\r\x1b[K")
 	}
+	p.shown = false
 }
 
 func isTerminal(f *os.File) bool {

@@ -36,10 +36,13 @@ type recordCmd struct {
 	Cgroup        []string      `sep:"," placeholder:"DIR,…" help:"Record only what is in these cgroups or below: directories of the cgroup v2 hierarchy, at most 16."`
 	Demangle      string        `enum:"simplified,full,none" default:"simplified" placeholder:"HOW" help:"Names of C++ and Rust: simplified, without parameters and at most 256 bytes; full; or none, as in the file (${default})."`
 	Self          bool          `help:"Record lowflame itself too."`
-	Top           int           `default:"10" placeholder:"N" help:"Functions to list at the end (${default})."`
-	Quiet         bool          `short:"q" help:"No progress, no list of functions."`
-	LogLevel      string        `default:"warn" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"How much to log on standard error: debug, info, warn or error (${default})."`
-	Command       []string      `arg:"" optional:"" passthrough:"partial" name:"CMD" help:"Command to run and record, after --."`
+	Symbols       string        `default:"full" enum:"full,names,none" placeholder:"WHAT" help:"What to say of functions in files: full, with lines and inlined calls, from an index of debugging information that is made at the end where there is none; names alone, from symbol tables; or none: lowflame symbolize finds them later (${default})."`
+	SymbolsWait   time.Duration `default:"30s" placeholder:"DURATION" help:"How long indexes may take at the end; Ctrl-C ends it too. What is left has names alone (${default})."`
+	indexFlags
+	Top      int      `default:"10" placeholder:"N" help:"Functions to list at the end (${default})."`
+	Quiet    bool     `short:"q" help:"No progress, no list of functions."`
+	LogLevel string   `default:"warn" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"How much to log on standard error: debug, info, warn or error (${default})."`
+	Command  []string `arg:"" optional:"" passthrough:"partial" name:"CMD" help:"Command to run and record, after --."`
 }
 
 const window = time.Second // between two drains
@@ -120,7 +123,8 @@ func (c *recordCmd) record(format file.Format) error {
 	context.AfterFunc(ctx, cancel) // a second Ctrl-C ends lowflame as it is
 	cfg := agent.Config{
 		Frequency: c.Frequency, Event: unwinder.Event(c.Event), Window: window, PIDs: c.PID, Threads: c.Threads, NoKernel: c.ExcludeKernel, Idle: !c.ExcludeIdle, Cgroups: c.Cgroup, Self: c.Self,
-		Follow: c.Follow != nil && *c.Follow, Logger: newLogger(c.LogLevel), Demangle: demangle,
+		NoSymbols: c.Symbols == "none", Demangle: demangle,
+		Follow:    c.Follow != nil && *c.Follow, Logger: newLogger(c.LogLevel),
 	}
 	var cmd *child
 	if len(c.Command) > 0 {
@@ -167,6 +171,9 @@ func (c *recordCmd) run(ctx context.Context, session *agent.Session, cmd *child,
 	line := newProgress(c.Quiet)
 	err = rec.Run(recording, func() { end.begin(recording) }, line.show)
 	line.clear()
+	if rec.Samples() > 0 && c.Symbols == "full" {
+		c.index(rec, line)
+	}
 	if err == nil || rec.Samples() > 0 { // whatever went wrong, what was recorded is written
 		err = errors.Join(err, c.write(rec, format, kernelHint(session.KernelNames())))
 	}

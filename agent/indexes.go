@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lowflame/lowflame/objfile"
+	"github.com/lowflame/lowflame/symbolize/builder"
+	"github.com/lowflame/lowflame/symbolize/debugfile"
+	"github.com/lowflame/lowflame/symbolize/index"
+)
+
+// Indexes has the symbol indexes of files, and makes those that are missing. Safe for
+// concurrent use.
+type Indexes struct {
+	dir    *index.Dir
+	finder *debugfile.Finder
+	temp   string
+}
+
+// IndexConfig says where indexes are kept.
+type IndexConfig struct {
+	Dir       string // "" means DefaultIndexDir
+	MaxBytes  int64
+	DebugDirs []string // tried before /usr/lib/debug
+}
+
+// DefaultIndexDir returns where indexes are kept unless it is said otherwise:
+// /var/cache/lowflame/symbols for root, and for others in the directory of their
+// caches.
+func DefaultIndexDir() (string, error) {
+	if os.Geteuid() == 0 {
+		return "/var/cache/lowflame/symbols", nil
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("find directory for symbol indexes: %w", err)
+	}
+	return filepath.Join(dir, "lowflame", "symbols"), nil
+}
+
+// OpenIndexes opens the directory of indexes.
+func OpenIndexes(c IndexConfig) (*Indexes, error) {
+	if c.Dir == "" {
+		var err error
+		if c.Dir, err = DefaultIndexDir(); err != nil {
+			return nil, err
+		}
+	}
+	dir, err := index.OpenDir(c.Dir, c.MaxBytes)
+	if err != nil {
+		return nil, err
+	}
+	return &Indexes{dir: dir, finder: debugfile.New(debugfile.Config{Extra: c.DebugDirs}), temp: c.Dir}, nil
+}
+
+// Close closes the directory.
+func (x *Indexes) Close() error { return x.dir.Close() }
+
+// ErrNoDWARF says that a file has no debugging information, so that an index would know
+// no more than its symbols.
+var ErrNoDWARF = errors.New("no debugging information found")
+
+// Target is a file that an index is wanted of.
+type Target struct {
+	Object *objfile.Object
+	Handle *os.File
+	Path   string   // below the first of Roots
+	Roots  []string // see debugfile.Finder.Find
+}
+
+// Get returns the index of a file, which it makes if there is none. The caller closes
+// the handle. The error wraps ErrNoDWARF, index.ErrBusy or ctx's, or is a
+// *index.FailedError. It waits for the worker: call it where waiting is fine.
+func (x *Indexes) Get(ctx context.Context, t Target) (*index.Handle, error) {
+	found := x.finder.Find(t.Object, t.Path, t.Roots)
+	defer found.Close()
+	key, err := indexKey(&t, found)
+	if err != nil {
+		return nil, err
+	}
+	h, err := x.dir.Open(key)
+	if !errors.Is(err, index.ErrNotBuilt) {
+		return h, err
+	}
+	if found.Debug == nil {
+		if len(found.Missing) > 0 {
+			return nil, fmt.Errorf("%w: %v", ErrNoDWARF, found.Missing[len(found.Missing)-1])
+		}
+		return nil, ErrNoDWARF
+	}
+	if err := x.build(ctx, key, &t, found); err != nil {
+		return nil, err
+	}
+	return x.dir.Open(key)
+}
+
+func (x *Indexes) build(ctx context.Context, key string, t *Target, found *debugfile.Found) error {
+	p, err := x.dir.Begin(key)
+	if err != nil {
+		return err
+	}
+	_, err = builder.Run(ctx, builder.Job{Object: t.Handle, Found: found, Out: p.File(), TempDir: x.temp})
+	switch {
+	case ctx.Err() != nil:
+		return errors.Join(ctx.Err(), p.Abort(""))
+	case err != nil:
+		return errors.Join(fmt.Errorf("build index of %s: %w", t.Path, err), p.Abort(err.Error()))
+	case found.Changed():
+		return errors.Join(fmt.Errorf("build index of %s: its debug file changed", t.Path), p.Abort(""))
+	}
+	return p.Commit()
+}
+
+// indexKey returns what an index is kept under: the build ID, where only root can have
+// written the files. Anyone can claim any build ID: others' files have indexes of
+// their own.
+func indexKey(t *Target, found *debugfile.Found) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(t.Handle.Fd()), &st); err != nil {
+		return "", fmt.Errorf("stat %s: %w", t.Path, err)
+	}
+	foreign := false
+	for _, f := range []*debugfile.File{found.Symbols, found.Debug, found.Alt, found.Package} {
+		foreign = foreign || f != nil && f.Foreign
+	}
+	hosts := len(t.Roots) == 1 && t.Roots[0] == "/"
+	if t.Object.BuildID.Kind == objfile.BuildIDGNU && st.Uid == 0 && st.Mode&0o022 == 0 && hosts && !foreign {
+		return t.Object.BuildID.ID, nil
+	}
+	h := sha256.Sum256(fmt.Appendf(nil, "%s %d %d %d %d %d %v", t.Object.BuildID, st.Dev, st.Ino, st.Size,
+		st.Mtim.Nano(), st.Ctim.Nano(), found.Debug != nil))
+	return hex.EncodeToString(h[:20]), nil
+}

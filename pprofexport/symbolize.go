@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pprofexport
+
+import (
+	"fmt"
+
+	"github.com/google/pprof/profile"
+
+	"github.com/lowflame/lowflame/stack"
+	"github.com/lowflame/lowflame/symbolize"
+)
+
+// Lookup names the code at an offset of a file, the innermost inlined call first; nil
+// if it has no name.
+type Lookup func(off stack.FileOff) []symbolize.Line
+
+// Symbolize names the locations of p that have no name or no place, or all with force.
+// open is asked for each mapping that has such, and returns nil if it cannot name them;
+// done, unless nil, is called with how many of all it named.
+func Symbolize(p *profile.Profile, force bool, open func(m Mapping, all int) (l Lookup, done func(named int))) error {
+	byMapping := make(map[*profile.Mapping][]*profile.Location)
+	for _, l := range p.Location {
+		if l.Mapping != nil && l.Address >= l.Mapping.Start && (force || lacks(l)) {
+			byMapping[l.Mapping] = append(byMapping[l.Mapping], l)
+		}
+	}
+	r := relabeler{p: p, functions: make(map[profileFunction]*profile.Function)}
+	for _, f := range p.Function {
+		r.last = max(r.last, f.ID)
+	}
+	for _, m := range p.Mapping {
+		all := byMapping[m]
+		if len(all) == 0 {
+			continue
+		}
+		lookup, done := open(Mapping{Begin: m.Start, End: m.Limit, Off: m.Offset, File: m.File, BuildID: m.BuildID}, len(all))
+		named := 0
+		for _, l := range all {
+			if lookup != nil && r.set(l, lookup(stack.FileOff(l.Address-m.Start+m.Offset))) {
+				named++
+			}
+		}
+		if done != nil {
+			done(named)
+		}
+	}
+	setFlags(p)
+	*p = *p.Compact()
+	if err := p.CheckValid(); err != nil {
+		return fmt.Errorf("check profile: %w", err)
+	}
+	return nil
+}
+
+func lacks(l *profile.Location) bool {
+	return len(l.Line) == 0 || l.Line[0].Function == nil || l.Line[0].Function.Filename == ""
+}
+
+// relabeler gives locations other lines.
+type relabeler struct {
+	p         *profile.Profile
+	functions map[profileFunction]*profile.Function
+	last      uint64 // ID of a function
+}
+
+// set gives l the lines, unless there are none.
+func (r *relabeler) set(l *profile.Location, lines []symbolize.Line) bool {
+	var out []profile.Line
+	for i := range lines {
+		if f := r.function(&lines[i]); f != nil {
+			out = append(out, profile.Line{Function: f, Line: max(lines[i].Line, 0)})
+		}
+	}
+	if len(out) > 0 {
+		l.Line = out
+	}
+	return len(out) > 0
+}
+
+func (r *relabeler) function(l *symbolize.Line) *profile.Function {
+	k, ok := functionKey(l)
+	if !ok {
+		return nil
+	}
+	f := r.functions[k]
+	if f == nil {
+		r.last++
+		f = k.function(r.last)
+		r.functions[k] = f
+		r.p.Function = append(r.p.Function, f)
+	}
+	return f
+}
