@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/lowflame/lowflame/internal/hostile"
 	"github.com/lowflame/lowflame/objfile"
 )
 
@@ -188,14 +189,16 @@ func (d *Data) failed(off uint64, err error) error {
 		return nil
 	}
 	err = fmt.Errorf("unit at %#x: %w", off, err)
-	if !errors.Is(err, errMalformed) && !errors.Is(err, errTooMuch) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return err
+	for _, of := range []error{errMalformed, errTooMuch, hostile.ErrShort, io.EOF, io.ErrUnexpectedEOF} {
+		if errors.Is(err, of) {
+			d.bad++
+			if d.badErr == nil {
+				d.badErr = err
+			}
+			return nil
+		}
 	}
-	d.bad++
-	if d.badErr == nil {
-		d.badErr = err
-	}
-	return nil
+	return err
 }
 
 // read reads a unit into d.out; ok is false if it has no code. What could be read
