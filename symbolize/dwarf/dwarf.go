@@ -162,21 +162,20 @@ func (d *Data) Units(yield func(*Unit) error) error {
 			return d.failed(off, err)
 		}
 		h, err := parseHeader(b, off, d.f.info.size)
-		if err != nil {
-			d.failed(off, err)
-			if h.end <= off {
-				return nil
-			}
-		} else if h.unitType != utType {
-			ok, err := d.read(h)
-			if err = d.failed(off, err); err != nil {
+		ok := false
+		if err == nil && h.unitType != utType {
+			ok, err = d.read(h)
+		}
+		if err = d.failed(off, err); err != nil {
+			return err
+		}
+		if ok {
+			if err := yield(&d.out); err != nil {
 				return err
 			}
-			if ok {
-				if err := yield(&d.out); err != nil {
-					return err
-				}
-			}
+		}
+		if h.end <= off {
+			return nil // where the next unit begins is not known
 		}
 		off = h.end
 	}
