@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -74,6 +75,8 @@ func build(t *testing.T, dir, compiler string, version int, r *row) string {
 
 func TestOracle(t *testing.T) {
 	need(t, "gcc", "g++", "clang-19", "llvm-symbolizer-19", "llvm-dwp-19", "ld.lld-19", "objcopy", "dwz")
+	root := t.TempDir()
+	built := make(map[string]string) // programs by compiler, version and flags
 	for _, compiler := range []string{"gcc", "clang-19"} {
 		for _, version := range []int{2, 3, 4, 5} {
 			for _, r := range rows {
@@ -85,16 +88,29 @@ func TestOracle(t *testing.T) {
 					continue
 				}
 				t.Run(fmt.Sprintf("%s/%d/%s", compiler, version, r.name), func(t *testing.T) {
-					testOracle(t, compiler, version, &r)
+					key := fmt.Sprint(compiler, version, r.flags)
+					if built[key] == "" {
+						dir := filepath.Join(root, strconv.Itoa(len(built)))
+						if err := os.Mkdir(dir, 0o700); err != nil {
+							t.Fatal(err)
+						}
+						built[key] = build(t, dir, compiler, version, &r)
+					}
+					testOracle(t, built[key], compiler, version, &r)
 				})
 			}
 		}
 	}
 }
 
-func testOracle(t *testing.T, compiler string, version int, r *row) {
-	dir := t.TempDir()
-	prog := build(t, dir, compiler, version, r)
+// testOracle tests a row with the program prog, which has its flags.
+func testOracle(t *testing.T, prog, compiler string, version int, r *row) {
+	dir := filepath.Dir(prog)
+	if len(r.after) > 0 {
+		dir = t.TempDir()
+		run(t, dir, "cp", prog, "prog")
+		prog = filepath.Join(dir, "prog")
+	}
 	c := Config{OpenDWO: openDWO}
 	if r.dwp {
 		tool := "llvm-dwp-19"
