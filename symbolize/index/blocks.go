@@ -100,18 +100,17 @@ func (b *Blocks) get(r io.ReaderAt, key blockKey, size uint32) ([]byte, error) {
 func (b *Blocks) room(size int) *slot {
 	var s *slot
 	for b.bytes+size+slotBytes > b.max && b.ring.prev != &b.ring {
-		old := b.ring.prev
-		b.remove(old)
-		if s == nil || cap(old.buf) > cap(s.buf) {
-			s = old
-		}
+		s = b.ring.prev
+		b.remove(s)
 	}
 	if s == nil {
 		s = &slot{}
 	}
-	// A buffer that is much too large would be more than is counted.
-	if cap(s.buf) < size || cap(s.buf) > 2*size+slotBytes {
-		s.buf = make([]byte, size, size+size/4)
+	if cap(s.buf) < size || cap(s.buf) > 2*size {
+		s.buf = make([]byte, size)
+	}
+	for b.bytes+cap(s.buf)+slotBytes > b.max && b.ring.prev != &b.ring {
+		b.remove(b.ring.prev)
 	}
 	return s
 }
