@@ -3,6 +3,7 @@
 package index
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -82,7 +83,7 @@ func (b *Blocks) get(r io.ReaderAt, key blockKey, size uint32) ([]byte, error) {
 	s.buf = s.buf[:size]
 	n, err := r.ReadAt(s.buf, int64(key.off))
 	if n < len(s.buf) {
-		if err == nil || err == io.EOF || err == io.ErrUnexpectedEOF {
+		if err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			err = ErrFormat
 		}
 		return nil, fmt.Errorf("read index at %d: %w", key.off, err)
