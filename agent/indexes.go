@@ -76,6 +76,7 @@ type Target struct {
 	Handle *os.File
 	Path   string   // below the first of Roots
 	Roots  []string // see debugfile.Finder.Find
+	Cached bool     // make no index where there is none
 }
 
 // Get returns the index of a file, which it makes if there is none. The caller closes
@@ -89,7 +90,7 @@ func (x *Indexes) Get(ctx context.Context, t Target) (*index.Handle, error) {
 		return nil, err
 	}
 	h, err := x.dir.Open(key)
-	if !errors.Is(err, index.ErrNotBuilt) {
+	if t.Cached || !errors.Is(err, index.ErrNotBuilt) {
 		return h, err
 	}
 	if found.Debug == nil {

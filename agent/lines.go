@@ -24,7 +24,7 @@ type IndexProgress struct {
 // IndexResult says what came of Recording.Symbolize.
 type IndexResult struct {
 	Indexed int // files whose lines and inlined calls are known
-	None    int // files without debugging information
+	None    int // files without debugging information, or with too few samples to read it
 	Failed  int // files whose index could not be built
 	Skipped int // files left when time was up
 }
@@ -36,6 +36,10 @@ type pendingFile struct {
 	frames  map[stack.LinkAddr]*pprofexport.Frame
 }
 
+// minIndexShare is the share of samples with a frame in a file from which making an
+// index of it is worth it.
+const minIndexShare = 0.005
+
 // Symbolize gives frames the lines and inlined calls that debugging information knows,
 // of the files with most samples first, until ctx is done; what is left keeps its
 // names. Call it between Run and Result.
@@ -43,20 +47,22 @@ func (r *Recording) Symbolize(ctx context.Context, x *Indexes, progress func(Ind
 	var result IndexResult
 	var changed []*pprofexport.Frame
 	files := r.session.files.withoutLines(r.builder.FileSamples())
+	all := r.builder.Samples()
 	for i, p := range files {
 		if ctx.Err() != nil {
 			result.Skipped = len(files) - i
 			break
 		}
 		progress(IndexProgress{Done: i, All: len(files), Path: p.file.path})
-		h, err := x.Get(ctx, Target{Object: p.file.object, Handle: p.file.handle, Path: p.file.path, Roots: p.file.roots})
+		h, err := x.Get(ctx, Target{Object: p.file.object, Handle: p.file.handle, Path: p.file.path, Roots: p.file.roots,
+			Cached: float64(p.samples) < minIndexShare*float64(all)})
 		var failed *index.FailedError
 		switch {
 		case err == nil:
 			result.Indexed++
 			changed = append(changed, r.session.nameFrom(h, p)...)
 			err = h.Close()
-		case errors.Is(err, ErrNoDWARF):
+		case errors.Is(err, ErrNoDWARF), errors.Is(err, index.ErrNotBuilt):
 			result.None++
 		case ctx.Err() != nil:
 			result.Skipped++

@@ -59,6 +59,15 @@ func (b *Builder) recount() {
 	}
 }
 
+// Samples returns how many samples there are so far.
+func (b *Builder) Samples() int64 {
+	var n int64
+	for _, s := range b.p.Sample {
+		n = addSat(n, s.Value[0])
+	}
+	return n
+}
+
 // FileSamples returns how many samples have a frame in each mapped file.
 func (b *Builder) FileSamples() map[FileKey]int64 {
 	counts := make(map[FileKey]int64)
