@@ -124,7 +124,7 @@ func (c *recordCmd) record(format file.Format) error {
 	cfg := agent.Config{
 		Frequency: c.Frequency, Event: unwinder.Event(c.Event), Window: window, PIDs: c.PID, Threads: c.Threads, NoKernel: c.ExcludeKernel, Idle: !c.ExcludeIdle, Cgroups: c.Cgroup, Self: c.Self,
 		NoSymbols: c.Symbols == "none", Demangle: demangle,
-		Follow:    c.Follow != nil && *c.Follow, Logger: newLogger(c.LogLevel),
+		Follow: c.Follow != nil && *c.Follow, Logger: newLogger(c.LogLevel),
 	}
 	var cmd *child
 	if len(c.Command) > 0 {
