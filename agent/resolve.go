@@ -16,7 +16,6 @@ type resolver struct {
 	files   *files
 	table   *process.Table
 	symbols *symbolize.Symbolizer
-	unnamed bool // Config.NoSymbols
 	kernel  map[stack.Addr]*pprofexport.Frame
 	modules map[string]*pprofexport.Mapping
 	images  map[uint64]*imageFrames // by process.Process.ID
@@ -153,9 +152,7 @@ func (r *resolver) fileFrame(f *file, proc *process.Process, m *process.Mapping,
 	frame = &pprofexport.Frame{
 		Addr:    uint64(addr),
 		Mapping: f.mapping(m, addr, proc.Exe != "" && m.Path == proc.Exe),
-	}
-	if !r.unnamed {
-		frame.Lines = r.symbols.User(f.binary, addr)
+		Lines:   r.symbols.User(f.binary, addr),
 	}
 	f.mu.Lock()
 	f.frames[addr] = frame

@@ -35,9 +35,6 @@ type Config struct {
 	PIDs    []uint32
 	Follow  bool
 	Threads bool // tell threads apart by TID
-	// NoSymbols leaves frames of files without names: lowflame symbolize finds
-	// them later.
-	NoSymbols bool
 	// NoKernel leaves kernel stacks out.
 	NoKernel bool
 	Idle     bool       // sample the idle task too
@@ -142,7 +139,6 @@ func (s *Session) open(ctx context.Context) error {
 	s.publisher = newPublisher(s.unwinder, s.files, s.vms, s.cfg.Published)
 	s.symbols = symbolize.New(symbolize.Config{})
 	s.resolver = newResolver(s.files, s.table, s.symbols)
-	s.resolver.unnamed = s.cfg.NoSymbols
 	if vdso, err := symbolize.VDSO(); err == nil { // a kernel may run without
 		s.files.addVDSO(vdso)
 	}

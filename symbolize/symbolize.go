@@ -20,6 +20,7 @@ import (
 	"github.com/lowflame/lowflame/stack"
 	"github.com/lowflame/lowflame/symbolize/elfsym"
 	"github.com/lowflame/lowflame/symbolize/gosym"
+	"github.com/lowflame/lowflame/symbolize/index"
 	"github.com/lowflame/lowflame/symbolize/internal/lru"
 	"github.com/lowflame/lowflame/symbolize/jit"
 	"github.com/lowflame/lowflame/symbolize/kernel"
@@ -48,8 +49,6 @@ type Binary struct {
 	// Debug, unless nil, is the file with the symbols that were taken out of
 	// Object, to which the same applies.
 	Debug *objfile.Object
-	// Index, unless nil, is asked before symbols are.
-	Index Index
 }
 
 // JITProcess is a process whose perf map is looked for.
@@ -115,6 +114,7 @@ type named struct {
 const (
 	kernelName uint8 = iota
 	jitName
+	indexName
 )
 
 const (
@@ -150,15 +150,11 @@ func New(c Config) *Symbolizer {
 // The slice is shared: do not change it.
 //
 // Go code is named by the program's own table, with inlined functions and lines,
-// all else by the index if there is one, and by ELF symbols.
+// all else by ELF symbols.
 func (s *Symbolizer) User(b *Binary, addr stack.LinkAddr) []Line {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	id := b.ID
-	if b.Index != nil { // it knows more than what was found without
-		id += " (index)"
-	}
-	bin := s.binary(id)
+	bin := s.binary(b.ID)
 	key := location{bin.serial, addr}
 	lines, ok := s.locations.Get(key)
 	if ok {
@@ -203,11 +199,6 @@ func (s *Symbolizer) user(b *Binary, bin *binary, addr stack.LinkAddr) ([]Line, 
 			return s.goLines(lines), nil
 		default:
 			goErr = err
-		}
-	}
-	if b.Index != nil {
-		if lines, err := s.indexLines(b, bin, addr); len(lines) > 0 {
-			return lines, err
 		}
 	}
 	if b.Debug != nil {
@@ -296,6 +287,21 @@ func (s *Symbolizer) symbolLine(bin *binary, symbol string) Line {
 		l.SystemName = l.Name // one string in memory
 	}
 	return l
+}
+
+// IndexLines returns the functions that an index has for an address of b, as User
+// returns them.
+func (s *Symbolizer) IndexLines(b *Binary, in []index.Line) []Line {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	bin := s.binary(b.ID)
+	out := make([]Line, len(in))
+	for i, l := range in {
+		name := s.byName(named{kind: indexName, name: l.Name}, func() Line { return s.symbolLine(bin, l.Name) })[0]
+		name.File, name.Line, name.StartLine = s.intern(l.File), int64(l.Line), int64(l.StartLine)
+		out[i] = name
+	}
+	return out
 }
 
 // Kernel returns the module that a kernel address is in, "[kernel.kallsyms]" if none

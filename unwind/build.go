@@ -60,7 +60,7 @@ func tableUpTo(o *objfile.Object, deferred int) (*Table, error) {
 		}
 		return nil, ErrNoCFI
 	}
-	if found := overlay(overlay(findRows(o, src.arch, gaps), code), small); len(found) > 0 && !errors.Is(err, ErrTooBig) {
+	if found := overlay(overlay(overlay(findRows(o, src.arch, gaps), stubRows(o, src.arch, gaps)), code), small); len(found) > 0 && !errors.Is(err, ErrTooBig) {
 		t, tooBig := src.with(&f, found)
 		return t, firstError(tooBig, err, goErr, ehErr, debugErr)
 	}

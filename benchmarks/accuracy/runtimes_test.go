@@ -3,6 +3,7 @@
 package accuracy
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,7 +33,7 @@ func TestRuntimes(t *testing.T) {
 	}
 	dir := directory(t)
 	lowflame := filepath.Join(dir, "lowflame")
-	run(t, "go", "build", "-o", lowflame, "../../cmd/lowflame")
+	buildLowflame(t, lowflame)
 	src, err := workloads.Extract(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -70,19 +71,26 @@ func TestRuntimes(t *testing.T) {
 				run(t, "javac", "-d", dir, filepath.Join(src, "java", "Work.java"))
 				compiled = true
 			}
-			out := filepath.Join(dir, test.name+".pb.gz")
-			run(t, lowflame, append([]string{"record", "-F", "199", "-o", out, "--"}, test.command...)...)
-			prof := readProfile(t, out)
-			for _, problem := range CheckProfile(prof) {
+			judge := func() []string {
+				out := filepath.Join(dir, test.name+".pb.gz")
+				run(t, lowflame, append([]string{"record", "--symbols=names", "-F", "199", "-o", out, "--"}, test.command...)...)
+				prof := readProfile(t, out)
+				return append(CheckProfile(prof), checkRuntime(t, FromProfile(prof, 0), test.command[0], test.named)...)
+			}
+			problems := judge()
+			if len(problems) != 0 {
+				t.Logf("once more, after: %s", strings.Join(problems, "; ")) // as testWorkload
+				problems = judge()
+			}
+			for _, problem := range problems {
 				t.Error(problem)
 			}
-			checkRuntime(t, FromProfile(prof, 0), test.command[0], test.named)
 		})
 	}
 }
 
-// checkRuntime judges a recording of a runtime.
-func checkRuntime(t *testing.T, rec Recording, program, named string) {
+// checkRuntime returns what is wrong with a recording of a runtime.
+func checkRuntime(t *testing.T, rec Recording, program, named string) (problems []string) {
 	t.Helper()
 	var user, whole, made, rooted, withName int64
 	stops := map[string]int64{}
@@ -112,14 +120,15 @@ func checkRuntime(t *testing.T, rec Recording, program, named string) {
 		user, 100*float64(whole)/float64(max(user, 1)), stops, made, 100*float64(rooted)/float64(max(made, 1)), withName)
 	switch {
 	case user < 100 || made < user/4:
-		t.Errorf("%d samples, %d with code made at run time: too few to judge", user, made)
+		return []string{fmt.Sprintf("%d samples, %d with code made at run time: too few to judge", user, made)}
 	case float64(whole) < minThroughJIT*float64(user):
-		t.Errorf("%d of %d stacks are complete, want %v", whole, user, minThroughJIT)
+		return []string{fmt.Sprintf("%d of %d stacks are complete, want %v", whole, user, minThroughJIT)}
 	case float64(rooted) < minRooted*float64(made):
-		t.Errorf("%d of %d complete stacks have the true root", rooted, made)
+		return []string{fmt.Sprintf("%d of %d complete stacks have the true root", rooted, made)}
 	case named != "" && withName < made/4:
-		t.Errorf("%d of %d stacks have a function called %s", withName, made, named)
+		return []string{fmt.Sprintf("%d of %d stacks have a function called %s", withName, made, named)}
 	}
+	return nil
 }
 
 // madeAtRunTime reports whether code in no file is in the stack, but for the kernel's.

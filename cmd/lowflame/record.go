@@ -34,13 +34,12 @@ type recordCmd struct {
 	ExcludeIdle   bool          `negatable:"" default:"true" help:"Leave idle CPUs out (on)."`
 	Cgroup        []string      `sep:"," placeholder:"DIR,…" help:"Record only what is in these cgroups or below: directories of the cgroup v2 hierarchy, at most 16."`
 	Self          bool          `help:"Record lowflame itself too."`
-	Symbols       string        `default:"full" enum:"full,names,none" placeholder:"WHAT" help:"What to say of functions in files: full, with lines and inlined calls, from an index of debugging information that is made at the end where there is none; names alone, from symbol tables; or none: lowflame symbolize finds them later (${default})."`
-	SymbolsWait   time.Duration `default:"30s" placeholder:"DURATION" help:"How long indexes may take at the end; Ctrl-C ends it too. What is left has names alone (${default})."`
-	indexFlags
-	Top      int      `default:"10" placeholder:"N" help:"Functions to list at the end (${default})."`
-	Quiet    bool     `short:"q" help:"No progress, no list of functions."`
-	LogLevel string   `default:"warn" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"How much to log on standard error: debug, info, warn or error (${default})."`
-	Command  []string `arg:"" optional:"" passthrough:"partial" name:"CMD" help:"Command to run and record, after --."`
+	Symbols       string        `default:"full" enum:"full,names,none" placeholder:"HOW" help:"full: inlined calls and lines of C, C++ and Rust too, for which what is missing in the cache is built at the end, for 30 s at most, or until Ctrl-C. names: functions. none: addresses (${default})."`
+	SymbolCache   string        `placeholder:"DIR" help:"Where indexes of symbols are kept (/var/cache/lowflame/symbols for root, else below $XDG_CACHE_HOME or ~/.cache)."`
+	Top           int           `default:"10" placeholder:"N" help:"Functions to list at the end (${default})."`
+	Quiet         bool          `short:"q" help:"No progress, no list of functions."`
+	LogLevel      string        `default:"warn" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"How much to log on standard error: debug, info, warn or error (${default})."`
+	Command       []string      `arg:"" optional:"" passthrough:"partial" name:"CMD" help:"Command to run and record, after --."`
 }
 
 const window = time.Second // between two drains
@@ -117,8 +116,7 @@ func (c *recordCmd) record(format file.Format) error {
 	context.AfterFunc(ctx, cancel) // a second Ctrl-C ends lowflame as it is
 	cfg := agent.Config{
 		Frequency: c.Frequency, Event: unwinder.Event(c.Event), Window: window, PIDs: c.PID, Threads: c.Threads, NoKernel: c.ExcludeKernel, Idle: !c.ExcludeIdle, Cgroups: c.Cgroup, Self: c.Self,
-		NoSymbols: c.Symbols == "none",
-		Follow:    c.Follow != nil && *c.Follow, Logger: newLogger(c.LogLevel),
+		Follow: c.Follow != nil && *c.Follow, Logger: newLogger(c.LogLevel),
 	}
 	var cmd *child
 	if len(c.Command) > 0 {
@@ -155,7 +153,7 @@ func (c *recordCmd) record(format file.Format) error {
 // run records until it is time to stop and writes the profile. It returns the
 // command's exit status.
 func (c *recordCmd) run(ctx context.Context, session *agent.Session, cmd *child, format file.Format) (status int, err error) {
-	rec := agent.NewRecording(session, pprofexport.Info{Version: version(), Command: os.Args})
+	rec := agent.NewRecording(session, pprofexport.Info{Version: version(), Command: os.Args, NoNames: c.Symbols == "none"})
 	if got := session.Frequency(); got != c.Frequency {
 		fmt.Fprintf(os.Stderr, "lowflame: sampling at %d Hz, not %d: see sysctl kernel.perf_event_max_sample_rate\n", got, c.Frequency)
 	}
@@ -165,10 +163,8 @@ func (c *recordCmd) run(ctx context.Context, session *agent.Session, cmd *child,
 	line := newProgress(c.Quiet)
 	err = rec.Run(recording, func() { end.begin(recording) }, line.show)
 	line.clear()
-	if rec.Samples() > 0 && c.Symbols == "full" {
-		c.index(rec, line)
-	}
 	if err == nil || rec.Samples() > 0 { // whatever went wrong, what was recorded is written
+		c.addLines(rec)
 		err = errors.Join(err, c.write(rec, format))
 	}
 	status, waitErr := end.finish(ctx.Err() != nil)

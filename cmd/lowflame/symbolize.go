@@ -20,6 +20,8 @@ import (
 	"github.com/lowflame/lowflame/pprofexport/file"
 	"github.com/lowflame/lowflame/stack"
 	"github.com/lowflame/lowflame/symbolize"
+	"github.com/lowflame/lowflame/symbolize/debugfile"
+	"github.com/lowflame/lowflame/symbolize/index"
 )
 
 // symbolizeCmd names what a profile leaves unnamed.
@@ -28,7 +30,9 @@ type symbolizeCmd struct {
 	Output string `short:"o" placeholder:"FILE" help:"File to write, - is standard output; otherwise FILE itself."`
 	Force  bool   `help:"Find names anew for what has some already."`
 	Quiet  bool   `short:"q" help:"Do not say what was found."`
-	indexFlags
+
+	SymbolCache string   `placeholder:"DIR" help:"Where indexes of symbols are kept (/var/cache/lowflame/symbols for root, else below $XDG_CACHE_HOME or ~/.cache)."`
+	DebugDir    []string `placeholder:"DIR" type:"existingdir" help:"Look for files in DIR too: debug files, laid out as /usr/lib/debug is, and any that has the build ID. May be given more than once."`
 }
 
 // Run symbolizes the profile.
@@ -43,9 +47,9 @@ func (c *symbolizeCmd) Run() error {
 	if err := file.CheckWritable(c.Output); err != nil {
 		return err
 	}
-	indexes, err := c.open()
+	indexes, err := openSymbolCache(c.SymbolCache)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w; see --symbol-cache", err)
 	}
 	defer indexes.Close()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -54,7 +58,10 @@ func (c *symbolizeCmd) Run() error {
 	if c.Quiet {
 		say = io.Discard
 	}
-	s := lateSymbolizer{indexes: indexes, dirs: c.DebugDir, say: say, symbols: symbolize.New(symbolize.Config{})}
+	s := lateSymbolizer{
+		indexes: indexes, finder: debugfile.New(debugfile.Config{Extra: c.DebugDir}),
+		dirs: c.DebugDir, say: say, symbols: symbolize.New(symbolize.Config{}),
+	}
 	err = pprofexport.Symbolize(p, c.Force, func(m pprofexport.Mapping, all int) (pprofexport.Lookup, func(int)) {
 		return s.open(ctx, m, all)
 	})
@@ -69,7 +76,8 @@ func (c *symbolizeCmd) Run() error {
 
 // lateSymbolizer finds the files of a profile and names what is in them.
 type lateSymbolizer struct {
-	indexes *agent.Indexes
+	indexes *index.Dir
+	finder  *debugfile.Finder
 	symbols *symbolize.Symbolizer
 	dirs    []string
 	files   map[string]string // in dirs, by build ID; nil before it is needed
@@ -89,16 +97,19 @@ func (s *lateSymbolizer) open(ctx context.Context, m pprofexport.Mapping, all in
 	}
 	b := &symbolize.Binary{ID: path + " " + o.BuildID.String(), Object: o}
 	how := "with lines and inlined calls, from " + printable(path)
-	h, err := s.indexes.Get(ctx, agent.Target{Object: o, Handle: handle, Path: path, Roots: []string{"/"}})
-	if err == nil {
-		b.Index = h
-	} else {
+	h, err := agent.OpenIndex(ctx, s.indexes, s.finder, agent.Target{Object: o, Handle: handle, Path: path, Root: "/"})
+	if err != nil {
 		how = fmt.Sprintf("by what %s has itself: %v", printable(path), err)
 	}
 	lookup := func(off stack.FileOff) []symbolize.Line {
 		addr, ok := o.LinkAddr(off)
 		if !ok {
 			return nil
+		}
+		if h != nil {
+			if lines, err := h.Lookup(addr, nil); err == nil && len(lines) > 0 {
+				return s.symbols.IndexLines(b, lines)
+			}
 		}
 		return s.symbols.User(b, addr)
 	}

@@ -68,63 +68,75 @@ func openPath(dir int, path string, resolve uint64) (int, error) {
 const (
 	maxLinks = 40  // MAXSYMLINKS of the kernel
 	maxDepth = 128 // directories held open
+	maxLeft  = 2 * unix.PathMax
 )
 
 // walkInRoot does what openat2 with InRoot does, for sandboxes that do not let it
 // through: one component at a time, ".." being the directory the walk came from
 // whatever it has been moved to since.
 func walkInRoot(root int, path string) (int, error) {
-	w := walk{dirs: []int{root}}
+	w := walk{dirs: []int{root}, left: path}
 	defer w.close()
-	left, links := path, 0
 	for {
-		name, rest, _ := strings.Cut(strings.TrimLeft(left, "/"), "/")
-		if name == "" || name == "." || name == ".." {
-			if name == ".." {
-				w.up()
-			}
-			if name == "" || rest == "" {
+		name, rest, more := strings.Cut(strings.TrimLeft(w.left, "/"), "/")
+		switch name {
+		case "..":
+			w.up()
+			fallthrough
+		case ".", "":
+			if w.left = rest; rest == "" {
 				return unix.Openat(w.top(), ".", unix.O_PATH|unix.O_CLOEXEC, 0)
 			}
-			left = rest
 			continue
 		}
-		fd, err := unix.Openat(w.top(), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return -1, err
+		w.left = rest
+		fd, err := w.step(name)
+		if err != nil || fd >= 0 && !more {
+			return fd, err
 		}
-		target, isLink, err := readLink(fd)
-		if err != nil {
-			unix.Close(fd)
-			return -1, err
-		}
-		switch {
-		case isLink:
-			unix.Close(fd)
-			if links++; links > maxLinks || len(target)+len(rest) > unix.PathMax {
-				return -1, unix.ELOOP
-			}
-			if strings.HasPrefix(target, "/") {
-				w.close()
-			}
-			left = target + "/" + rest
-			if rest == "" {
-				left = target
-			}
-		case rest == "" && !strings.HasSuffix(left, "/"):
-			return fd, nil
-		default:
+		if fd >= 0 {
 			if err := w.down(fd); err != nil {
 				return -1, err
 			}
-			left = rest
 		}
 	}
 }
 
-// walk holds the directories from the root to where the walk is; the first is not
-// its own.
-type walk struct{ dirs []int }
+// walk holds the directories from the root to where the walk is, the first of which
+// is not its own, and the path that is left.
+type walk struct {
+	dirs  []int
+	left  string
+	links int
+}
+
+// step takes hold of name where the walk is. For a symbolic link it returns no
+// descriptor: where that leads is put before what is left.
+func (w *walk) step(name string) (fd int, err error) {
+	fd, err = unix.Openat(w.top(), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	target, isLink, err := readLink(fd)
+	if err == nil && !isLink {
+		return fd, nil
+	}
+	unix.Close(fd)
+	if err != nil {
+		return -1, err
+	}
+	if w.links++; w.links > maxLinks || len(target)+len(w.left) > maxLeft {
+		return -1, unix.ELOOP
+	}
+	if strings.HasPrefix(target, "/") {
+		w.close()
+	}
+	if w.left != "" {
+		target += "/" + w.left
+	}
+	w.left = target
+	return -1, nil
+}
 
 func (w *walk) top() int { return w.dirs[len(w.dirs)-1] }
 

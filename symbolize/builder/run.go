@@ -47,13 +47,16 @@ type LimitError struct{ What string }
 
 func (e *LimitError) Error() string { return "took more than " + e.What }
 
+// ErrStart says that there was no process to build with.
+var ErrStart = errors.New("start builder of symbol indexes")
+
 // poll is how often a worker's memory is looked at.
 const poll = 100 * time.Millisecond
 
 // Run builds an index in a process of its own and waits for it. The error is ctx's,
 // a *LimitError, or says what the worker said, or what ended it: it is about these
-// files, and comes again if they are tried again, unless it is ctx's or that of
-// starting the process.
+// files, and comes again if they are tried again, unless it is ctx's or wraps
+// ErrStart.
 func Run(ctx context.Context, j Job) (Result, error) {
 	j.Limits.MemoryBytes = cmp.Or(j.Limits.MemoryBytes, 256<<20)
 	j.Limits.CPU = cmp.Or(j.Limits.CPU, 2*time.Minute)
@@ -61,7 +64,7 @@ func Run(ctx context.Context, j Job) (Result, error) {
 	j.Limits.TempFiles = cmp.Or(j.Limits.TempFiles, 64)
 	w, err := start()
 	if err != nil {
-		return Result{}, fmt.Errorf("start builder of symbol indexes: %w", err)
+		return Result{}, fmt.Errorf("%w: %w", ErrStart, err)
 	}
 	defer unix.Close(w.socket)
 	err = j.hand(w.socket)
@@ -195,11 +198,11 @@ func (w *worker) serve(ctx context.Context, j *Job) (*outcome, error) {
 }
 
 func (w *worker) sendDWO(j *Job, name *dwoName) error {
-	f, done, err := j.Found.OpenSplit(name.Name, name.CompDir)
+	f, err := j.Found.OpenUnit(name.Name, name.CompDir)
 	if err != nil {
 		return send(w.socket, answer{err.Error()})
 	}
-	defer done()
+	defer f.Close()
 	return send(w.socket, answer{}, int(f.Handle.Fd()))
 }
 

@@ -132,7 +132,7 @@ func (s *search) adopt(source Source, handle *os.File, st *unix.Stat_t) *File {
 }
 
 // drop closes a file that is not kept.
-func (s *search) drop(file *File) { file.Close() }
+func (s *search) drop(file *File) { _ = file.Close() }
 
 // debugFiles looks for DWARF and symbols in the file itself and in separate files
 // until enough says so.
@@ -142,25 +142,19 @@ func (s *search) debugFiles(enough func() bool) {
 		return
 	}
 	for _, dir := range s.f.c.Extra {
-		if s.inDir(dir); enough() {
+		s.inDir(dir, func(r root) {
+			if name := buildIDPath("/", s.o.BuildID); name != "" {
+				s.take(SourceBuildID, r, name, link{})
+			}
+		})
+		if enough() {
 			return
 		}
 	}
-	l, linkErr := readLink(s.o)
-	if linkErr != nil && !errors.Is(linkErr, objfile.ErrNotFound) {
-		s.miss(SourceLink, s.path, fmt.Errorf("read .gnu_debuglink: %w", linkErr))
-	}
+	paths, l := s.places()
 	for _, r := range s.roots {
-		for _, dir := range s.f.c.Dirs {
-			if s.take(SourceBuildID, r, buildIDPath(dir, s.o.BuildID), link{}); enough() {
-				return
-			}
-		}
-		if linkErr != nil {
-			continue
-		}
-		for _, name := range s.linkPaths(l.name) {
-			if s.take(SourceLink, r, name, l); enough() {
+		for _, p := range paths {
+			if s.take(p.source, r, p.name, l); enough() {
 				return
 			}
 		}
@@ -176,15 +170,42 @@ func (s *search) debugFiles(enough func() bool) {
 	}
 }
 
-// inDir looks below a debug directory of this host.
-func (s *search) inDir(dir string) {
+// candidate is a path below a root where a debug file may be.
+type candidate struct {
+	source Source
+	name   string
+}
+
+// places returns where a debug file may be: by build ID, then by link.
+func (s *search) places() ([]candidate, link) {
+	var paths []candidate
+	for _, dir := range s.f.c.Dirs {
+		if name := buildIDPath(dir, s.o.BuildID); name != "" {
+			paths = append(paths, candidate{SourceBuildID, name})
+		}
+	}
+	l, err := readLink(s.o)
+	if err != nil {
+		if !errors.Is(err, objfile.ErrNotFound) {
+			s.miss(SourceLink, s.path, fmt.Errorf("read .gnu_debuglink: %w", err))
+		}
+		return paths, link{}
+	}
+	for _, name := range s.linkPaths(l.name) {
+		paths = append(paths, candidate{SourceLink, name})
+	}
+	return paths, l
+}
+
+// inDir lets try look below a debug directory of this host.
+func (s *search) inDir(dir string, try func(root)) {
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		s.miss(SourceBuildID, dir, err)
 		return
 	}
 	defer unix.Close(fd)
-	s.take(SourceBuildID, root{fd, dir, true}, buildIDPath("/", s.o.BuildID), link{})
+	try(root{fd, dir, true})
 }
 
 // buildIDPath returns the path of the debug file with a build ID, or "".
@@ -215,12 +236,8 @@ func (s *search) linkPaths(name string) []string {
 // symbolic link.
 func joinRaw(dir, name string) string { return strings.TrimSuffix(dir, "/") + "/" + name }
 
-// take keeps the file at a place if it is the right one and of use. An empty name
-// stands for no place.
+// take keeps the file at a place if it is the right one and of use.
 func (s *search) take(source Source, r root, name string, l link) {
-	if name == "" {
-		return
-	}
 	if file := s.open(source, r, name); s.check(file, l) {
 		s.keep(file)
 	}

@@ -37,6 +37,7 @@ func (s *search) altFile() {
 	s.want(id)
 }
 
+// altIn looks on disks.
 func (s *search) altIn(alt altLink, id objfile.BuildID) bool {
 	try := func(source Source, r root, name string) bool {
 		file := s.open(source, r, name)
@@ -44,6 +45,16 @@ func (s *search) altIn(alt altLink, id objfile.BuildID) bool {
 			s.found.Alt = file
 		}
 		return s.found.Alt != nil
+	}
+	for _, dir := range s.f.c.Extra {
+		s.inDir(dir, func(r root) {
+			if !try(SourceBuildID, r, buildIDPath("/", id)) {
+				try(SourceDWZ, r, path.Join("/.dwz", path.Base(alt.path)))
+			}
+		})
+		if s.found.Alt != nil {
+			return true
+		}
 	}
 	for _, r := range s.roots {
 		for _, name := range s.altPaths(alt.path, r) {
@@ -131,43 +142,47 @@ func (s *search) openSplit(source Source, r root, name, section string) *File {
 	return file
 }
 
-// OpenDWO is OpenSplit for what reads the unit itself.
+// OpenDWO is OpenUnit in the form that package dwarf asks for. The caller calls done
+// when it has read the unit.
 func (f *Found) OpenDWO(name, compDir string) (o *objfile.Object, done func(), err error) {
-	file, done, err := f.OpenSplit(name, compDir)
+	file, err := f.OpenUnit(name, compDir)
 	if err != nil {
 		return nil, nil, err
 	}
-	return file.Object, done, nil
+	return file.Object, func() { _ = file.Close() }, nil
 }
 
-// OpenSplit opens the file of a split unit, as DW_AT_dwo_name and DW_AT_comp_dir give
-// them, in the roots of the search, and beside the program. The caller calls done
-// when it has read the unit, and before Close; whether it is the right unit is told by
-// its identifier. The error wraps fs.ErrNotExist if there is no such file.
+// OpenUnit opens the file of a split unit, as DW_AT_dwo_name and DW_AT_comp_dir give
+// them, in the roots of the search, and beside the program. The file is the caller's;
+// whether it is the right unit is told by its identifier. The error wraps
+// fs.ErrNotExist if there is no such file.
 //
-// Not safe for concurrent use.
-func (f *Found) OpenSplit(name, compDir string) (file *File, done func(), err error) {
+// Not safe for concurrent use, and not after Close.
+func (f *Found) OpenUnit(name, compDir string) (*File, error) {
 	if err := checkName(name); err != nil {
-		return nil, nil, fmt.Errorf("open split unit %.64q: %w", name, err)
+		return nil, fmt.Errorf("open split unit %.64q: %w", name, err)
 	}
-	s := f.units
-	if s == nil {
-		return nil, nil, fmt.Errorf("open split unit %.64q: %w", name, fs.ErrNotExist)
-	}
-	paths := []string{name}
-	if !path.IsAbs(name) {
-		dir := path.Dir(path.Join("/", s.path))
-		paths = []string{joinRaw(dir, name), joinRaw(dir, path.Base(name))}
-		if path.IsAbs(compDir) && checkName(compDir) == nil {
-			paths = append([]string{joinRaw(compDir, name)}, paths...)
-		}
-	}
-	for _, r := range s.roots {
-		for _, name := range paths {
-			if file := s.openSplit(SourceLink, r, name, "debug_info.dwo"); file != nil {
-				return file, func() { s.drop(file) }, nil
+	if s := f.units; s != nil {
+		paths := s.unitPaths(name, compDir)
+		for _, r := range s.roots {
+			for _, p := range paths {
+				if file := s.openSplit(SourceLink, r, p, "debug_info.dwo"); file != nil {
+					return file, nil
+				}
 			}
 		}
 	}
-	return nil, nil, fmt.Errorf("open split unit %.64q: %w", name, fs.ErrNotExist)
+	return nil, fmt.Errorf("open split unit %.64q: %w", name, fs.ErrNotExist)
+}
+
+func (s *search) unitPaths(name, compDir string) []string {
+	if path.IsAbs(name) {
+		return []string{name}
+	}
+	var paths []string
+	if path.IsAbs(compDir) && checkName(compDir) == nil {
+		paths = append(paths, joinRaw(compDir, name))
+	}
+	dir := path.Dir(path.Join("/", s.path))
+	return append(paths, joinRaw(dir, name), joinRaw(dir, path.Base(name)))
 }

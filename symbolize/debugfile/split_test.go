@@ -5,6 +5,8 @@ package debugfile
 import (
 	"errors"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +14,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lowflame/lowflame/symbolize/debuginfod"
 )
 
 // dwz makes two debug files of one program with what they share in a third, as
@@ -91,6 +95,26 @@ func TestAlt(t *testing.T) {
 		}
 		if found := p.find(Config{}); found.Alt == nil {
 			t.Errorf("not found: %v", found.Missing)
+		}
+	})
+	t.Run("in an extra directory", func(t *testing.T) {
+		for _, at := range []string{".dwz/program.debug", ".build-id"} {
+			p := build(t)
+			id := dwz(t, p, alt)
+			extra := p.root
+			if at == ".build-id" {
+				at = filepath.Join(at, id[:2], id[2:]+".debug")
+			}
+			p.mkdir("/usr/lib/debug/" + at)
+			if err := os.Rename(p.at(alt), p.at("/usr/lib/debug/"+at)); err != nil {
+				t.Fatal(err)
+			}
+			p.open()
+			p.root = t.TempDir()
+			found := p.find(Config{Extra: []string{extra + "/usr/lib/debug"}})
+			if found.Alt == nil || found.Debug == nil {
+				t.Errorf("found %+v, %+v, %v", found.Debug, found.Alt, found.Missing)
+			}
 		}
 	})
 	t.Run("in the cache", func(t *testing.T) {
@@ -186,5 +210,35 @@ gcc -Wl,--build-id=0x$3 -o "$4" program.o; strip -o "$5" "$4"; ls *.dwo`
 				t.Errorf("found %+v, %v", found.Package, found.Missing)
 			}
 		})
+	}
+}
+
+// TestFetched finds a debug file after a server was asked for what was missing.
+func TestFetched(t *testing.T) {
+	p := build(t)
+	p.put("/served")
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/buildid/"+buildID+"/debuginfo" {
+			t.Errorf("asked for %s", r.URL.Path)
+		}
+		http.ServeFile(w, r, p.at("/served"))
+	}))
+	defer s.Close()
+	client, err := debuginfod.New(debuginfod.Config{URLs: []string{s.URL}, Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	found := p.find(Config{Cache: client})
+	found.wantMiss(t, ReasonAbsent, buildID)
+	for _, id := range found.Wanted {
+		file, err := client.Fetch(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file.Close()
+	}
+	if found = p.find(Config{Cache: client}); found.Debug == nil || found.Debug.Source != SourceDebuginfod || found.Symbols != found.Debug {
+		t.Errorf("found %+v, %v", found.Debug, found.Missing)
 	}
 }

@@ -41,7 +41,7 @@ var (
 // Config says whom to ask. Zero values but for URLs and Dir are fit for use.
 type Config struct {
 	// URLs are the servers, tried in order: http or https, with a path if need be.
-	// The environment is not looked at.
+	// DEBUGINFOD_URLS of the environment is not looked at.
 	URLs []string
 	// Dir is the directory of the cache, made if there is none. Several processes
 	// may use it.

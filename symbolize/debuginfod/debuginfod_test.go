@@ -64,7 +64,7 @@ func serve(t testing.TB, dir, buildID string) (url string) {
 	})
 	url = "http://127.0.0.1:" + port
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		resp, err := http.Get(url + "/buildid/" + buildID + "/debuginfo") //nolint:noctx // a test has a timeout
+		resp, err := http.Get(url + "/buildid/" + buildID + "/debuginfo")
 		if err == nil {
 			resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
@@ -151,6 +151,8 @@ func TestServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	url := serve(t, filepath.Dir(path), id)
+	other := debugInfo(t, otherID)
+	otherURL := serve(t, filepath.Dir(other), otherID)
 	ctx := t.Context()
 	t.Run("fetch", func(t *testing.T) {
 		c := newClient(t, Config{URLs: []string{url + "/"}})
@@ -188,8 +190,7 @@ func TestServer(t *testing.T) {
 		wantClean(t, c, id+".unknown")
 	})
 	t.Run("the second server has it", func(t *testing.T) {
-		other := debugInfo(t, otherID)
-		c := newClient(t, Config{URLs: []string{url, serve(t, filepath.Dir(other), otherID)}})
+		c := newClient(t, Config{URLs: []string{url, otherURL}})
 		wantFile(t, other)(c.Fetch(ctx, otherID))
 		wantStats(t, c, Stats{Requests: 2, Unknown: 1, Fetched: 1, Bytes: c.Stats().Bytes})
 	})
@@ -201,32 +202,6 @@ func TestServer(t *testing.T) {
 		wantFile(t, path)(c.Fetch(ctx, id))
 	})
 	t.Run("cache full", func(t *testing.T) { cacheFull(t, url, path) })
-}
-
-// cacheFull fetches a file into a cache that has room for two.
-func cacheFull(t *testing.T, url, path string) {
-	info, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	for i, name := range []string{"aa.debug", "bb.debug"} {
-		if err := os.WriteFile(filepath.Join(dir, name), make([]byte, info.Size()), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		used := time.Now().Add(-time.Duration(1+i) * time.Hour) // bb before aa
-		if err := os.Chtimes(filepath.Join(dir, name), used, time.Now()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	c := newClient(t, Config{URLs: []string{url}, Dir: dir, CacheBytes: 2*info.Size() + 100})
-	wantFile(t, path)(c.Fetch(t.Context(), id))
-	wantClean(t, c, id+".debug", "aa.debug")
-	if got := c.Stats().Evicted; got != 1 {
-		t.Errorf("%d evicted, want 1", got)
-	}
-	small := newClient(t, Config{URLs: []string{url}, CacheBytes: 100})
-	wantErr(t, ErrTooLarge)(small.Fetch(t.Context(), id))
 }
 
 // TestBadServer fetches from servers that do what the real one never does.
@@ -375,32 +350,4 @@ func TestOneAtATime(t *testing.T) {
 	if most.Load() != 1 || total.Load() > 20 || total.Load() < 10 {
 		t.Errorf("%d requests, %d at a time", total.Load(), most.Load())
 	}
-}
-
-// TestSweep opens a cache in which one process died and another receives a file.
-func TestSweep(t *testing.T) {
-	dir := t.TempDir()
-	c := newClient(t, Config{Dir: dir})
-	p, err := c.cache.begin()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.abort()
-	if err := os.WriteFile(filepath.Join(dir, "dead.part"), []byte("half"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	wantClean(t, newClient(t, Config{Dir: dir}), filepath.Base(p.name))
-}
-
-func TestConfig(t *testing.T) {
-	for _, url := range []string{"", "ftp://a", "http://", "file:///etc", "http://a/?q", "http://[", "a:80"} {
-		if _, err := New(Config{URLs: []string{url}, Dir: t.TempDir()}); err == nil {
-			t.Errorf("%q was taken", url)
-		}
-	}
-	c := newClient(t, Config{URLs: []string{"http://127.0.0.1:1"}})
-	for _, id := range []string{"", "12", "../../../../etc/passwd", "0123456789ABCDEF", "012345678", strings.Repeat("ab", 65), "01234567/.."} {
-		wantErr(t, ErrNotCached)(c.Fetch(t.Context(), id))
-	}
-	wantStats(t, c, Stats{})
 }

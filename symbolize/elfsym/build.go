@@ -122,7 +122,7 @@ func (b *builder) collect(which objfile.SymTable) error {
 		b.symTabLen = table.Len
 	}
 	b.names[which] = table.Names()
-	b.syms = slices.Grow(b.syms, min(table.Len, 1<<16))
+	b.syms = slices.Grow(b.syms, min(table.Len, 1<<18))
 	// A .symtab that strip left whole has all that .dynsym has.
 	repeats := which == objfile.DynSym && b.symTabLen >= table.Len
 	keepNames := which == objfile.DynSym && b.hasPLT()
@@ -273,14 +273,21 @@ func eachAddr(syms []symbol, f func(same []symbol)) {
 	}
 }
 
-// examine fills in the looks of syms, whose order it changes.
+// examine fills in the looks of syms.
 func (b *builder) examine(syms []*symbol) {
-	slices.SortFunc(syms, func(x, y *symbol) int { return cmp.Compare(x.name, y.name) })
+	keys := make([]uint64, len(syms)) // name, index: numbers sort faster than what they stand for
 	for i, s := range syms {
-		if i > 0 && s.name == syms[i-1].name {
-			s.look = syms[i-1].look
+		keys[i] = uint64(s.name)<<32 | uint64(i)
+	}
+	slices.Sort(keys)
+	var last *symbol
+	for _, k := range keys {
+		s := syms[uint32(k)]
+		if last != nil && s.name == last.name {
+			s.look = last.look
 			continue
 		}
+		last = s
 		which := objfile.SymTab
 		if s.name&inDynSym != 0 {
 			which = objfile.DynSym

@@ -65,7 +65,7 @@ func (r *recording) run() (string, error) {
 	if r.folded {
 		out, format = filepath.Join("/tmp", r.name+".folded"), "folded"
 	}
-	args := append([]string{"record", "-F", hz, "-o", out, "--format", format, "--"}, r.command...)
+	args := append([]string{"record", "--symbols=names", "-F", hz, "-o", out, "--format", format, "--"}, r.command...)
 	stdout, stderr, err := run("/bin/lowflame", args...)
 	if err != nil {
 		return "", fmt.Errorf("%w\n%s", err, stderr)
