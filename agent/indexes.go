@@ -114,6 +114,8 @@ func (x *Indexes) build(ctx context.Context, key string, t *Target, found *debug
 	switch {
 	case ctx.Err() != nil:
 		return errors.Join(ctx.Err(), p.Abort(""))
+	case errors.Is(err, builder.ErrStart): // says nothing of the files
+		return errors.Join(err, p.Abort(""))
 	case err != nil:
 		return errors.Join(fmt.Errorf("build index of %s: %w", t.Path, err), p.Abort(err.Error()))
 	case found.Changed():

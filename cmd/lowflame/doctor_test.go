@@ -16,6 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lowflame/lowflame/internal/preflight"
+
+	"github.com/lowflame/lowflame/symbolize/builder"
 )
 
 const doctorChild = "LOWFLAME_TEST_DOCTOR"
@@ -23,7 +25,7 @@ const doctorChild = "LOWFLAME_TEST_DOCTOR"
 // TestMain lets the test's own binary be the doctor, for processes that have
 // other rights than the test.
 func TestMain(m *testing.M) {
-	if os.Getenv(mainChild) != "" {
+	if os.Getenv(mainChild) != "" || len(os.Args) == 2 && os.Args[1] == builder.Worker {
 		main()
 	}
 	switch os.Getenv(doctorChild) {

@@ -41,9 +41,10 @@ type task struct {
 
 // request is a message of a worker. Exactly one field is set.
 type request struct {
-	DWO  *dwoName `json:",omitempty"` // answered with the file of a split unit
-	Temp bool     `json:",omitempty"` // answered with an empty file
-	Done *outcome `json:",omitempty"` // not answered
+	Ready bool     `json:",omitempty"` // confined; not answered
+	DWO   *dwoName `json:",omitempty"` // answered with the file of a split unit
+	Temp  bool     `json:",omitempty"` // answered with an empty file
+	Done  *outcome `json:",omitempty"` // not answered
 }
 
 type dwoName struct{ Name, CompDir string }
@@ -93,6 +94,9 @@ func receive(socket int, message any) (files []*os.File, err error) {
 		if err != unix.EINTR {
 			break
 		}
+	}
+	if err == unix.ECONNRESET { // it did not read what it was sent
+		err = io.EOF
 	}
 	if err != nil {
 		return nil, err

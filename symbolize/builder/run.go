@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -47,21 +48,26 @@ type LimitError struct{ What string }
 
 func (e *LimitError) Error() string { return "took more than " + e.What }
 
+// ErrStart says that there was no process to build with.
+var ErrStart = errors.New("start builder of symbol indexes")
+
 // poll is how often a worker's memory is looked at.
 const poll = 100 * time.Millisecond
 
 // Run builds an index in a process of its own and waits for it. The error is ctx's,
 // a *LimitError, or says what the worker said, or what ended it: it is about these
-// files, and comes again if they are tried again, unless it is ctx's or that of
-// starting the process.
+// files, and comes again if they are tried again, unless it is ctx's or wraps
+// ErrStart.
 func Run(ctx context.Context, j Job) (Result, error) {
+	runtime.LockOSThread() // at its end the worker would be killed: see attributes
+	defer runtime.UnlockOSThread()
 	j.Limits.MemoryBytes = cmp.Or(j.Limits.MemoryBytes, 256<<20)
 	j.Limits.CPU = cmp.Or(j.Limits.CPU, 2*time.Minute)
 	j.Limits.Time = cmp.Or(j.Limits.Time, 5*time.Minute)
 	j.Limits.TempFiles = cmp.Or(j.Limits.TempFiles, 64)
 	w, err := start()
 	if err != nil {
-		return Result{}, fmt.Errorf("start builder of symbol indexes: %w", err)
+		return Result{}, fmt.Errorf("%w: %w", ErrStart, err)
 	}
 	defer unix.Close(w.socket)
 	err = j.hand(w.socket)
@@ -78,8 +84,10 @@ func Run(ctx context.Context, j Job) (Result, error) {
 		return done.Result, errors.New(done.Err)
 	case done != nil:
 		return done.Result, nil
-	case errors.Is(err, io.EOF):
-		return Result{}, w.why(ended, &j.Limits)
+	case errors.Is(err, io.EOF), errors.Is(err, unix.EPIPE):
+		if err = w.why(ended, &j.Limits); !w.ready {
+			err = fmt.Errorf("%w: %w", ErrStart, err)
+		}
 	}
 	return Result{}, err
 }
@@ -88,6 +96,7 @@ func Run(ctx context.Context, j Job) (Result, error) {
 type worker struct {
 	cmd    *exec.Cmd
 	socket int
+	ready  bool         // it has confined itself
 	stderr bytes.Buffer // what it said before it ended
 }
 
@@ -104,12 +113,8 @@ func start() (*worker, error) {
 		return nil, err
 	}
 	w := &worker{socket: pair[0]}
-	// A user that owns nothing, where we may become one; else without capabilities.
-	nobody := &syscall.Credential{Uid: 65534, Gid: 65534}
-	if os.Geteuid() != 0 {
-		nobody = nil
-	}
-	if err = w.exec(theirs, nobody); nobody != nil && errors.Is(err, unix.EPERM) {
+	as := nobody()
+	if err = w.exec(theirs, as); as != nil && errors.Is(err, unix.EPERM) {
 		err = w.exec(theirs, nil)
 	}
 	if err != nil {
@@ -125,9 +130,23 @@ func (w *worker) exec(socket *os.File, as *syscall.Credential) error {
 	w.cmd.Dir = "/"
 	w.cmd.ExtraFiles = []*os.File{socket}
 	w.cmd.Stderr = &limitedBuffer{&w.stderr}
-	// A group of its own, for the nice value; it also keeps Ctrl-C to us.
-	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: as}
+	w.cmd.SysProcAttr = attributes(as)
 	return w.cmd.Start()
+}
+
+// attributes are a process group of its own, for the nice value, which also keeps
+// Ctrl-C to us; and death when we die.
+func attributes(as *syscall.Credential) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: as}
+}
+
+// nobody is a user that owns nothing, where we may become one. Others are without
+// capabilities, or give them up.
+func nobody() *syscall.Credential {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	return &syscall.Credential{Uid: 65534, Gid: 65534}
 }
 
 // hand sends the task.
@@ -180,6 +199,8 @@ func (w *worker) serve(ctx context.Context, j *Job) (*outcome, error) {
 			return nil, err
 		case r.Done != nil:
 			return r.Done, nil
+		case r.Ready:
+			w.ready = true
 		case r.DWO != nil:
 			err = w.sendDWO(j, r.DWO)
 		case r.Temp && temps < j.Limits.TempFiles:
