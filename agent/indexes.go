@@ -84,7 +84,7 @@ type Target struct {
 // *index.FailedError. It waits for the worker: call it where waiting is fine.
 func (x *Indexes) Get(ctx context.Context, t Target) (*index.Handle, error) {
 	found := x.finder.Find(t.Object, t.Path, t.Roots)
-	defer found.Close()
+	defer func() { _ = found.Close() }()
 	key, err := indexKey(&t, found)
 	if err != nil {
 		return nil, err

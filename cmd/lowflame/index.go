@@ -34,7 +34,7 @@ func (c *recordCmd) index(rec *agent.Recording, line *progress) {
 		fmt.Fprintf(os.Stderr, "lowflame: no lines and inlined calls: %v\n", err)
 		return
 	}
-	defer indexes.Close()
+	defer func() { _ = indexes.Close() }()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, c.SymbolsWait)

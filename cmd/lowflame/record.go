@@ -172,7 +172,7 @@ func (c *recordCmd) run(ctx context.Context, session *agent.Session, cmd *child,
 	err = rec.Run(recording, func() { end.begin(recording) }, line.show)
 	line.clear()
 	if rec.Samples() > 0 && c.Symbols == "full" {
-		c.index(rec, line)
+		c.index(rec, line) //nolint:contextcheck // Ctrl-C has ended that of the recording
 	}
 	if err == nil || rec.Samples() > 0 { // whatever went wrong, what was recorded is written
 		err = errors.Join(err, c.write(rec, format, kernelHint(session.KernelNames())))

@@ -47,7 +47,7 @@ func (c *symbolizeCmd) Run() error {
 	if err != nil {
 		return err
 	}
-	defer indexes.Close()
+	defer func() { _ = indexes.Close() }()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	say := io.Writer(os.Stderr)
@@ -105,7 +105,7 @@ func (s *lateSymbolizer) open(ctx context.Context, m pprofexport.Mapping, all in
 	return lookup, func(named int) {
 		fmt.Fprintf(s.say, "%s: %d of %d locations named %s\n", name, named, all, how)
 		if h != nil {
-			h.Close()
+			_ = h.Close()
 		}
 		handle.Close()
 	}

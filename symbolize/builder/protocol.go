@@ -78,7 +78,7 @@ func send(socket int, message any, fds ...int) error {
 	}
 	for {
 		err := unix.Sendmsg(socket, b, rights, nil, unix.MSG_NOSIGNAL)
-		if err != unix.EINTR {
+		if !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}
@@ -91,11 +91,11 @@ func receive(socket int, message any) (files []*os.File, err error) {
 	var n, nrights, flags int
 	for {
 		n, nrights, flags, _, err = unix.Recvmsg(socket, b, rights, unix.MSG_CMSG_CLOEXEC)
-		if err != unix.EINTR {
+		if !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}
-	if err == unix.ECONNRESET { // it did not read what it was sent
+	if errors.Is(err, unix.ECONNRESET) { // it did not read what it was sent
 		err = io.EOF
 	}
 	if err != nil {

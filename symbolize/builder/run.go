@@ -76,7 +76,7 @@ func Run(ctx context.Context, j Job) (Result, error) {
 		done, err = w.serve(ctx, &j)
 	}
 	if done == nil {
-		w.cmd.Process.Kill() // it may have ended
+		_ = w.cmd.Process.Kill() // it may have ended
 	}
 	ended := w.cmd.Wait()
 	switch {
@@ -125,6 +125,7 @@ func start() (*worker, error) {
 }
 
 func (w *worker) exec(socket *os.File, as *syscall.Credential) error {
+	//nolint:noctx // serve has the context, and why it ends matters
 	w.cmd = exec.Command("/proc/self/exe", Worker)
 	w.cmd.Env = []string{"GOGC=50", "GOMAXPROCS=1"}
 	w.cmd.Dir = "/"
@@ -220,7 +221,7 @@ func (w *worker) sendDWO(j *Job, name *dwoName) error {
 	if err != nil {
 		return send(w.socket, answer{err.Error()})
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	return send(w.socket, answer{}, int(f.Handle.Fd()))
 }
 
