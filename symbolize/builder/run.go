@@ -81,7 +81,7 @@ func Run(ctx context.Context, j Job) (Result, error) {
 		return done.Result, errors.New(done.Err)
 	case done != nil:
 		return done.Result, nil
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
 		return Result{}, w.why(ended, &j.Limits)
 	}
 	return Result{}, err
