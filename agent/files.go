@@ -44,15 +44,9 @@ type file struct {
 	looked   bool // the table has been completed, or could not be
 	notELF   bool // memory shared through a file: code made at run time
 
-	path     string
-	buildID  string
-	identity identity
-	// roots is where what belongs to the file is looked for.
-	roots []string
-	// share of samples with code of the file, once recording has ended, and whether
-	// its index of symbols was built then.
-	share      float64
-	indexBuilt bool
+	path    string
+	buildID string
+	roots   []string // where what belongs to it is looked for
 
 	mu     sync.Mutex // guards frames
 	frames map[stack.LinkAddr]*pprofexport.Frame
@@ -239,7 +233,8 @@ func (f *files) open(handle *os.File, path string, roots []string) (*file, *unix
 		return nil, nil, errors.Join(err, handle.Close())
 	}
 	loaded := f.adopt(object, path, fmt.Sprint(id))
-	loaded.handle, loaded.identity, loaded.roots = handle, id, roots
+	loaded.handle = handle
+	loaded.roots = roots
 	f.addDebug(loaded, roots)
 	f.byID[id] = loaded
 	return loaded, &stat, nil

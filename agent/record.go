@@ -24,6 +24,8 @@ type Recording struct {
 	start   time.Time
 	end     time.Time
 	samples uint64
+	// held are samples with frames that may get their name by the end.
+	held []pprofexport.Sample
 	// notWalked counts Window.NotWalked.
 	notWalked uint64
 	// complete counts the samples whose stack is whole.
@@ -46,6 +48,7 @@ func NewRecording(session *Session, info pprofexport.Info) *Recording {
 	info.Event = fmt.Sprintf("%s at %d Hz", session.Event(), session.Frequency())
 	info.Kernel, info.Arch = kernelRelease(), runtime.GOARCH
 	info.Start = time.Now()
+	session.resolver.keepLate()
 	return &Recording{session: session, builder: pprofexport.NewBuilder(info), start: info.Start}
 }
 
@@ -67,6 +70,11 @@ func (r *Recording) Run(ctx context.Context, started func(), progress func(Progr
 		})
 	})
 	r.end = time.Now()
+	r.session.resolver.nameLate()
+	for i := range r.held {
+		r.builder.Add(r.held[i])
+	}
+	r.held = nil
 	r.cpuAfter, _ = usage()
 	return err
 }
@@ -75,7 +83,11 @@ func (r *Recording) Run(ctx context.Context, started func(), progress func(Progr
 func (r *Recording) Samples() uint64 { return r.samples }
 
 func (r *Recording) add(s pprofexport.Sample) {
-	r.builder.Add(s)
+	if len(r.held) < maxHeld && r.session.resolver.waits(&s) {
+		r.held = append(r.held, s)
+	} else {
+		r.builder.Add(s)
+	}
 	r.samples += uint64(s.Count)
 	if s.Stop.Complete() {
 		r.complete += uint64(s.Count)

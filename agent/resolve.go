@@ -16,9 +16,11 @@ type resolver struct {
 	files   *files
 	table   *process.Table
 	symbols *symbolize.Symbolizer
+	unnamed bool // Config.NoSymbols
 	kernel  map[stack.Addr]*pprofexport.Frame
 	modules map[string]*pprofexport.Mapping
 	images  map[uint64]*imageFrames // by process.Process.ID
+	late    map[*pprofexport.Frame]lateFrame
 }
 
 // imageFrames holds the frames that mean something in one process only.
@@ -152,7 +154,9 @@ func (r *resolver) fileFrame(f *file, proc *process.Process, m *process.Mapping,
 	frame = &pprofexport.Frame{
 		Addr:    uint64(addr),
 		Mapping: f.mapping(m, addr, proc.Exe != "" && m.Path == proc.Exe),
-		Lines:   r.symbols.User(f.binary, addr),
+	}
+	if !r.unnamed {
+		frame.Lines = r.symbols.User(f.binary, addr)
 	}
 	f.mu.Lock()
 	f.frames[addr] = frame
@@ -181,6 +185,7 @@ func (r *resolver) imageFrame(proc *process.Process, m *process.Mapping, addr st
 	default:
 		f.Mapping = pprofexport.AnonMapping(uint64(m.Begin), uint64(m.End))
 		f.Lines = r.jitLines(image, proc, addr)
+		r.addLate(f, proc, addr)
 	}
 	image.frames[addr] = f
 	return f

@@ -35,12 +35,16 @@ type Config struct {
 	PIDs    []uint32
 	Follow  bool
 	Threads bool // tell threads apart by TID
+	// NoSymbols leaves frames of files without names: lowflame symbolize finds
+	// them later.
+	NoSymbols bool
 	// NoKernel leaves kernel stacks out.
 	NoKernel bool
-	Idle     bool       // sample the idle task too
-	Cgroups  []string   // only what is in these cgroups or below, directories of cgroup v2
-	Self     bool       // sample lowflame too
-	Logger   log.Logger // nil logs nothing
+	Idle     bool               // sample the idle task too
+	Cgroups  []string           // only what is in these cgroups or below, directories of cgroup v2
+	Self     bool               // sample lowflame too
+	Demangle symbolize.Demangle // how names of C++ and Rust are shown
+	Logger   log.Logger         // nil logs nothing
 	// Published, unless nil, is called when the BPF program has been given the
 	// mappings of a process, missing of which still lack their table. It must
 	// return at once and keep the process unchanged.
@@ -137,8 +141,9 @@ func (s *Session) open(ctx context.Context) error {
 	s.files = newFiles(s.unwinder, s.table, s.cfg.Logger)
 	s.vms = newVMs(s.unwinder, s.files, s.table, s.cfg.Logger, s.sideband.Wake)
 	s.publisher = newPublisher(s.unwinder, s.files, s.vms, s.cfg.Published)
-	s.symbols = symbolize.New(symbolize.Config{})
+	s.symbols = symbolize.New(symbolize.Config{Demangle: s.cfg.Demangle})
 	s.resolver = newResolver(s.files, s.table, s.symbols)
+	s.resolver.unnamed = s.cfg.NoSymbols
 	if vdso, err := symbolize.VDSO(); err == nil { // a kernel may run without
 		s.files.addVDSO(vdso)
 	}
@@ -240,6 +245,10 @@ func (s *Session) Frequency() int { return s.unwinder.Frequency() }
 
 // Event is what is counted to take samples.
 func (s *Session) Event() unwinder.Event { return s.unwinder.Event() }
+
+// KernelNames returns why kernel functions have no names, so far as one was met; see
+// symbolize.Symbolizer.KernelErr.
+func (s *Session) KernelNames() error { return s.symbols.KernelErr() }
 
 // Costs is what samples cost so far, with Config.Measure.
 func (s *Session) Costs() (unwinder.Costs, error) { return s.unwinder.Costs() }

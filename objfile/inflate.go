@@ -26,8 +26,8 @@ func (o *Object) Compressed(s Section) (size uint64, ok bool, err error) {
 }
 
 // Inflate writes the bytes of a compressed section to w, without holding them, and
-// returns how many there were. It fails as Data does, at the latest when more than
-// limit bytes were to be written.
+// returns how many there were. It fails as Data does, before it writes more than
+// limit bytes, and with the error of w. It wraps ErrNotFound if s is not compressed.
 func (o *Object) Inflate(w io.Writer, s Section, limit int64) (int64, error) {
 	r, err := o.Raw(s)
 	if err != nil {
@@ -57,10 +57,11 @@ func (z compression) copy(w io.Writer, limit int64) (int64, error) {
 		return 0, z.error(err)
 	}
 	defer r.Close()
+	to := &failing{w: w}
 	// CopyN hides the reader's WriteTo, which knows no limit.
-	n, err := io.CopyN(w, r, int64(z.size))
-	if errors.Is(err, io.EOF) {
-		return n, z.error(io.ErrUnexpectedEOF)
+	n, err := io.CopyN(to, r, int64(z.size))
+	if to.err != nil {
+		return n, to.err
 	}
 	if err != nil {
 		return n, z.error(err)
@@ -74,4 +75,18 @@ func (z compression) copy(w io.Writer, limit int64) (int64, error) {
 		return n, z.error(err)
 	}
 	return n, nil
+}
+
+// failing is a writer whose error is told from the reader's.
+type failing struct {
+	w   io.Writer
+	err error
+}
+
+func (f *failing) Write(b []byte) (n int, err error) {
+	n, err = f.w.Write(b)
+	if err != nil {
+		f.err = err
+	}
+	return n, err
 }

@@ -7,6 +7,7 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,6 +46,12 @@ func TestCompressedSections(t *testing.T) {
 			ws, _ := want.Section(".debug_" + name)
 			if s.Size != ws.Size {
 				compressed++
+				var b bytes.Buffer
+				size, _, _ := o.Compressed(s)
+				n, err := o.Inflate(&b, s, 1<<20)
+				if wantData, _ := want.Data(ws, 1<<20); err != nil || size != ws.Size || n != int64(b.Len()) || !bytes.Equal(b.Bytes(), wantData) {
+					t.Errorf("%s: %s: inflated %d bytes, %v; want %d", how, s.Name, n, err, len(wantData))
+				}
 			}
 			got, err := o.Data(s, 1<<20)
 			if wantData, _ := want.Data(ws, 1<<20); err != nil || !bytes.Equal(got, wantData) {
@@ -124,6 +131,9 @@ func TestCompressedSectionsThatLie(t *testing.T) {
 		runtime.ReadMemStats(&after)
 		if test.is != nil && !errors.Is(err, test.is) || test.is == nil && !errors.As(err, &format) {
 			t.Errorf("%s: %v, want %v or a *FormatError", test.name, err, test.is)
+		}
+		if _, err := o.Inflate(io.Discard, s, 4<<30); test.is != nil && !errors.Is(err, test.is) || test.is == nil && !errors.As(err, &format) {
+			t.Errorf("inflate: %s: %v, want %v or a *FormatError", test.name, err, test.is)
 		}
 		if grew := after.TotalAlloc - before.TotalAlloc; grew > 8<<20 {
 			t.Errorf("%s: %d bytes allocated", test.name, grew)

@@ -30,8 +30,6 @@ type Info struct {
 	// incomplete stacks get. Without it such a stack looks as if its outermost
 	// known function were where the thread began.
 	NoTruncatedRoot bool
-	// NoNames leaves out the names of functions.
-	NoNames bool
 }
 
 // Builder makes one profile. It is not safe for concurrent use.
@@ -46,7 +44,6 @@ type Builder struct {
 	frames    map[*Frame]*profile.Location
 	samples   map[string]*profile.Sample
 	use       map[*profile.Mapping]*mappingUse
-	own       *profile.Mapping // of frames that are no code, nil if there are none
 	key       []byte
 }
 
@@ -152,7 +149,6 @@ func (b *Builder) Profile(run Quality) (*profile.Profile, error) {
 	q := b.Quality(run)
 	b.p.DurationNanos = q.Duration.Nanoseconds()
 	b.p.Comments = comments(&b.info, &q)
-	b.dropUnused()
 	setFlags(b.p)
 	b.mainFirst()
 	if err := b.p.CheckValid(); err != nil {

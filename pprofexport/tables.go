@@ -37,21 +37,23 @@ func (b *Builder) location(f *Frame) *profile.Location {
 	if l := b.frames[f]; l != nil {
 		return l
 	}
-	lines := f.Lines
-	if b.info.NoNames {
-		lines = nil
-	}
-	l := b.newLocation(b.mapping(f.Mapping), f.Addr, lines)
+	l := b.newLocation(b.mapping(f.Mapping), f.Addr, f.Lines)
 	b.frames[f] = l
 	return l
 }
 
 func (b *Builder) newLocation(m *profile.Mapping, addr uint64, lines []symbolize.Line) *profile.Location {
-	out := b.lines(lines)
+	var out []profile.Line
 	var key []byte
-	for _, l := range out {
-		key = binary.AppendUvarint(key, l.Function.ID)
-		key = binary.AppendVarint(key, l.Line)
+	for i := range lines {
+		fn := b.function(&lines[i])
+		if fn == nil {
+			continue
+		}
+		line := max(lines[i].Line, 0)
+		out = append(out, profile.Line{Function: fn, Line: line})
+		key = binary.AppendUvarint(key, fn.ID)
+		key = binary.AppendVarint(key, line)
 	}
 	k := locationKey{mapping: m, addr: addr, lines: string(key)}
 	l := b.locations[k]
@@ -61,17 +63,6 @@ func (b *Builder) newLocation(m *profile.Mapping, addr uint64, lines []symbolize
 		b.p.Location = append(b.p.Location, l)
 	}
 	return l
-}
-
-// lines returns the lines that have a name.
-func (b *Builder) lines(in []symbolize.Line) []profile.Line {
-	var out []profile.Line
-	for i := range in {
-		if fn := b.function(&in[i]); fn != nil {
-			out = append(out, profile.Line{Function: fn, Line: max(in[i].Line, 0)})
-		}
-	}
-	return out
 }
 
 // function returns the function of l, nil if l has no name.
@@ -141,7 +132,6 @@ func (b *Builder) ownFrame(addr uint64, name string) *profile.Location {
 	m := b.mappings[own]
 	if m == nil {
 		m = b.mapping(&own)
-		b.own = m
 	}
 	return b.newLocation(m, addr, []symbolize.Line{{Name: name}})
 }

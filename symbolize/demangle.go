@@ -3,6 +3,10 @@
 package symbolize
 
 import (
+	"fmt"
+	"math/bits"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/ianlancetaylor/demangle"
@@ -36,6 +40,19 @@ const (
 	maxSystem = 16 << 10
 )
 
+// ParseDemangle returns the form called simplified, full or none.
+func ParseDemangle(s string) (Demangle, error) {
+	switch s {
+	case "simplified":
+		return Simplified, nil
+	case "full":
+		return Full, nil
+	case "none":
+		return Mangled, nil
+	}
+	return 0, fmt.Errorf("form of names %q: simplified, full or none", s)
+}
+
 // DemangleName returns the name to show for a symbol. The result is clean.
 func DemangleName(mode Demangle, symbol string) string {
 	symbol, stub := strings.CutSuffix(symbol, "@plt")
@@ -43,12 +60,17 @@ func DemangleName(mode Demangle, symbol string) string {
 	base := stripClone(symbol)
 	name, limit := base, MaxName
 	if len(base) <= maxMangled && isMangled(base) {
+		base = keepUnderscores(base)
 		switch mode {
 		case Simplified:
-			name = simplify(base)
+			if short := simplify(base); short != base {
+				name = short
+			}
 		case Full:
 			limit = maxFull
-			name = demangle.Filter(base, demangle.MaxLength(12))
+			if long, err := demangle.ToString(base, demangle.MaxLength(12)); err == nil {
+				name = long
+			}
 		}
 	}
 	if stub {
@@ -77,6 +99,48 @@ func simplify(symbol string) string {
 		return name
 	}
 	return short
+}
+
+// rustLegacy is a name as rustc gives it by default: identifiers behind their length,
+// and a hash.
+var rustLegacy = regexp.MustCompile(`^_ZN((?:[0-9]+[^0-9].*)?)17h([0-9a-f]{16})E$`)
+
+// keepUnderscores doubles the underscore that an identifier of a Rust name begins
+// with, because the library takes it for a separator: without that,
+// __rust_begin_short_backtrace loses one.
+func keepUnderscores(symbol string) string {
+	m := rustLegacy.FindStringSubmatch(symbol)
+	if m == nil || !strings.Contains(m[1], "_") || !looksRandom(m[2]) {
+		return symbol
+	}
+	var b strings.Builder
+	b.WriteString("_ZN")
+	for rest := m[1]; rest != ""; {
+		digits := len(rest) - len(strings.TrimLeft(rest, "0123456789"))
+		n, err := strconv.Atoi(rest[:digits])
+		if err != nil || n > len(rest)-digits {
+			return symbol
+		}
+		id := rest[digits : digits+n]
+		rest = rest[digits+n:]
+		if strings.HasPrefix(id, "_") && !strings.HasPrefix(id, "_$") {
+			id = "_" + id
+		}
+		b.WriteString(strconv.Itoa(len(id)))
+		b.WriteString(id)
+	}
+	b.WriteString("17h" + m[2] + "E")
+	return b.String()
+}
+
+// looksRandom tells a hash from an identifier of C++ that looks like one, by the rule
+// of Rust's own demangler: it has five digits that differ.
+func looksRandom(hash string) bool {
+	var seen uint16
+	for i := range len(hash) {
+		seen |= 1 << strings.IndexByte("0123456789abcdef", hash[i])
+	}
+	return bits.OnesCount16(seen) >= 5
 }
 
 // stripClone removes the suffixes compilers give to clones and promoted statics of

@@ -36,6 +36,18 @@ func TestDemangleName(t *testing.T) {
 		{"anonymous namespace", "_ZN12_GLOBAL__N_13fooEv", "(anonymous namespace)::foo", "(anonymous namespace)::foo()"},
 		{"Rust, legacy", "_ZN4core3fmt5Write9write_fmt17h0123456789abcdefE", "core::fmt::Write::write_fmt", "core::fmt::Write::write_fmt"},
 		{"Rust, legacy, ThinLTO", "_ZN4core3fmt5Write9write_fmt17h0123456789abcdefE.llvm.12", "core::fmt::Write::write_fmt", "core::fmt::Write::write_fmt"},
+		{
+			"Rust, legacy, leading underscores", "_ZN3std3sys9backtrace28__rust_begin_short_backtrace17h0123456789abcdefE",
+			"std::sys::backtrace::__rust_begin_short_backtrace", "std::sys::backtrace::__rust_begin_short_backtrace",
+		},
+		{
+			"Rust, legacy, trait and underscores", "_ZN43_$LT$a..B$u20$as$u20$core..fmt..Display$GT$6__into17h0123456789abcdefE",
+			"<a::B as core::fmt::Display>::__into", "<a::B as core::fmt::Display>::__into",
+		},
+		{"C++ that is not Rust", "_ZN3foo5__bar17h0000000000000000E", "foo::__bar::h0000000000000000", "foo::__bar::h0000000000000000"},
+		{
+			"Rust, legacy, one underscore stays", "_ZN3foo4_bar17h0123456789abcdefE", "foo::_bar", "foo::_bar",
+		},
 		{"Rust, v0", "_RNvCs1234_7mycrate3foo", "mycrate::foo", "mycrate::foo"},
 		{"Rust, v0, generic", "_RINvNtC3std3mem8align_ofNtNtC3foo3bar3BazE", "std::mem::align_of::<foo::bar::Baz>", "std::mem::align_of::<foo::bar::Baz>"},
 		{"long template arguments go before the name does", long, "long", ""},

@@ -20,7 +20,6 @@ import (
 	"github.com/lowflame/lowflame/stack"
 	"github.com/lowflame/lowflame/symbolize/elfsym"
 	"github.com/lowflame/lowflame/symbolize/gosym"
-	"github.com/lowflame/lowflame/symbolize/index"
 	"github.com/lowflame/lowflame/symbolize/internal/lru"
 	"github.com/lowflame/lowflame/symbolize/jit"
 	"github.com/lowflame/lowflame/symbolize/kernel"
@@ -49,6 +48,8 @@ type Binary struct {
 	// Debug, unless nil, is the file with the symbols that were taken out of
 	// Object, to which the same applies.
 	Debug *objfile.Object
+	// Index, unless nil, is asked before symbols are.
+	Index Index
 }
 
 // JITProcess is a process whose perf map is looked for.
@@ -73,6 +74,9 @@ type Symbolizer struct {
 	demangle Demangle
 	kernel   *kernel.Symbols
 	jit      *jit.Maps
+
+	stext   stack.LinkAddr // see UseVmlinux
+	vmlinux func(stack.LinkAddr) []Line
 
 	mu        sync.Mutex // guards what follows
 	elf       *elfsym.Cache
@@ -114,7 +118,6 @@ type named struct {
 const (
 	kernelName uint8 = iota
 	jitName
-	indexName
 )
 
 const (
@@ -150,11 +153,15 @@ func New(c Config) *Symbolizer {
 // The slice is shared: do not change it.
 //
 // Go code is named by the program's own table, with inlined functions and lines,
-// all else by ELF symbols.
+// all else by the index if there is one, and by ELF symbols.
 func (s *Symbolizer) User(b *Binary, addr stack.LinkAddr) []Line {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	bin := s.binary(b.ID)
+	id := b.ID
+	if b.Index != nil { // it knows more than what was found without
+		id += " (index)"
+	}
+	bin := s.binary(id)
 	key := location{bin.serial, addr}
 	lines, ok := s.locations.Get(key)
 	if ok {
@@ -199,6 +206,11 @@ func (s *Symbolizer) user(b *Binary, bin *binary, addr stack.LinkAddr) ([]Line, 
 			return s.goLines(lines), nil
 		default:
 			goErr = err
+		}
+	}
+	if b.Index != nil {
+		if lines, err := s.indexLines(b, bin, addr); len(lines) > 0 {
+			return lines, err
 		}
 	}
 	if b.Debug != nil {
@@ -289,27 +301,17 @@ func (s *Symbolizer) symbolLine(bin *binary, symbol string) Line {
 	return l
 }
 
-// IndexLines returns the functions that an index has for an address of b, as User
-// returns them.
-func (s *Symbolizer) IndexLines(b *Binary, in []index.Line) []Line {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	bin := s.binary(b.ID)
-	out := make([]Line, len(in))
-	for i, l := range in {
-		name := s.byName(named{kind: indexName, name: l.Name}, func() Line { return s.symbolLine(bin, l.Name) })[0]
-		name.File, name.Line, name.StartLine = s.intern(l.File), int64(l.Line), int64(l.StartLine)
-		out[i] = name
-	}
-	return out
-}
-
 // Kernel returns the module that a kernel address is in, "[kernel.kallsyms]" if none
 // other is known, "[bpf]", or as in "[nf_tables]"; and the function, nil if it has no
 // name. For return addresses pass the byte before. The slice is shared: do not change
 // it. See KernelErr for why there are no names at all.
 func (s *Symbolizer) Kernel(addr stack.Addr) (module string, lines []Line) {
 	sym, ok := s.kernel.Lookup(addr)
+	if ok && sym.Module == kernel.Core {
+		if lines := s.vmlinuxLines(sym.Name, addr); lines != nil {
+			return sym.Module, lines
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stats.count(ok)
@@ -320,6 +322,33 @@ func (s *Symbolizer) Kernel(addr stack.Addr) (module string, lines []Line) {
 		name := clean(sym.Name)
 		return Line{Name: stripClone(name), SystemName: name}
 	})
+}
+
+// UseVmlinux has the kernel's own functions named with what lines knows, innermost
+// inlined call first, of an address in a vmlinux whose _stext is at stext, see
+// kernel.OpenVmlinux. What it knows is used where it agrees with kallsyms on the
+// function. It is called before Kernel, whose goroutines call lines.
+func (s *Symbolizer) UseVmlinux(stext stack.LinkAddr, lines func(stack.LinkAddr) []Line) {
+	s.stext, s.vmlinux = stext, lines
+}
+
+// vmlinuxLines returns what vmlinux has of an address in a function; nil if nothing.
+func (s *Symbolizer) vmlinuxLines(function string, addr stack.Addr) []Line {
+	if s.vmlinux == nil {
+		return nil
+	}
+	link, ok := s.kernel.LinkAddr(addr, s.stext)
+	if !ok {
+		return nil
+	}
+	lines := s.vmlinux(link)
+	if n := len(lines); n == 0 || stripClone(lines[n-1].SystemName) != stripClone(clean(function)) {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.count(true)
+	return lines
 }
 
 // KernelErr returns why the kernel gives no names: kernel.ErrRestricted, another

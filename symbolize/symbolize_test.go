@@ -21,6 +21,7 @@ import (
 	"github.com/lowflame/lowflame/objfile"
 	"github.com/lowflame/lowflame/stack"
 	"github.com/lowflame/lowflame/symbolize/jit"
+	"github.com/lowflame/lowflame/symbolize/kernel"
 )
 
 func open(tb testing.TB, path string) *Binary {
@@ -356,5 +357,26 @@ func TestConcurrentUse(t *testing.T) {
 	wg.Wait()
 	if st := s.Stats(); st.Named == 0 || st.CacheBytes > 64<<10 {
 		t.Errorf("%+v", st)
+	}
+}
+
+func TestUseVmlinux(t *testing.T) {
+	dir := t.TempDir()
+	kallsyms := filepath.Join(dir, "kallsyms")
+	text := "ffffffff9b000000 T _stext\nffffffff9b000000 t entry\nffffffff9b000100 t worker.cold\nffffffff9b000200 T _etext\nffffffffc0000000 t mod\t[m]\n"
+	if err := os.WriteFile(kallsyms, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := New(Config{Kernel: kernel.Config{Kallsyms: kallsyms, Modules: filepath.Join(dir, "none")}})
+	s.UseVmlinux(0xffffffff81000000, func(addr stack.LinkAddr) []Line {
+		return []Line{{Name: "inlined", Line: int64(addr & 0xfff)}, {Name: "worker", SystemName: "worker", File: "w.c", Line: 2}}
+	})
+	if _, lines := s.Kernel(0xffffffff9b000110); len(lines) != 2 || lines[0].Line != 0x110 || lines[1].File != "w.c" {
+		t.Errorf("%+v", lines)
+	}
+	for addr, want := range map[stack.Addr]string{0xffffffff9b000010: "entry", 0xffffffffc0000000: "mod"} { // of which vmlinux says else
+		if _, lines := s.Kernel(addr); len(lines) != 1 || lines[0].Name != want {
+			t.Errorf("%#x: %+v", addr, lines)
+		}
 	}
 }

@@ -73,7 +73,7 @@ func (c *symbolCmd) open(ctx context.Context, o *objfile.Object, file *os.File) 
 		return nil, nil, err
 	}
 	found := debugfile.New(debugfile.Config{Extra: c.DebugDir}).Find(o, path, []string{"/"})
-	defer found.Close()
+	defer func() { _ = found.Close() }()
 	if c.Verbose {
 		explain(os.Stderr, found)
 	}
@@ -168,7 +168,9 @@ func (p *symbolPrinter) all(in io.Reader, flush bool) error {
 			return err
 		}
 		if flush {
-			p.out.Flush()
+			if err := p.out.Flush(); err != nil {
+				return err
+			}
 		}
 	}
 	return lines.Err()

@@ -16,15 +16,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lowflame/lowflame/internal/preflight"
+
 	"github.com/lowflame/lowflame/symbolize/builder"
 )
 
 const doctorChild = "LOWFLAME_TEST_DOCTOR"
 
-// TestMain lets the test's own binary be lowflame, a worker of its, and the doctor, for
-// processes that have other rights than the test.
+// TestMain lets the test's own binary be the doctor, for processes that have
+// other rights than the test.
 func TestMain(m *testing.M) {
-	// A worker gets no environment.
 	if os.Getenv(mainChild) != "" || len(os.Args) == 2 && os.Args[1] == builder.Worker {
 		main()
 	}

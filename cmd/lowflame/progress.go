@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -31,19 +32,19 @@ func (p *progress) show(now agent.Progress) {
 	fmt.Fprintf(os.Stderr, " · %d lost · Ctrl-C ends", now.Lost)
 }
 
-// building says that an index of the symbols of a file is being built.
-func (p *progress) building(path string) {
+func (p *progress) indexing(now agent.IndexProgress) {
 	if !p.on {
 		return
 	}
 	p.shown = true
-	fmt.Fprintf(os.Stderr, "\r\x1b[Kreading symbols of %s · Ctrl-C skips", printable(path))
+	fmt.Fprintf(os.Stderr, "\r\x1b[Kreading symbols %d of %d · %.60s · Ctrl-C ends", now.Done+1, now.All, printable(filepath.Base(now.Path)))
 }
 
 func (p *progress) clear() {
 	if p.shown {
 		fmt.Fprint(os.Stderr, "\r\x1b[K")
 	}
+	p.shown = false
 }
 
 func isTerminal(f *os.File) bool {

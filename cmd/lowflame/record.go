@@ -18,6 +18,7 @@ import (
 	"github.com/lowflame/lowflame/pprofexport"
 	"github.com/lowflame/lowflame/pprofexport/file"
 	"github.com/lowflame/lowflame/stack"
+	"github.com/lowflame/lowflame/symbolize"
 )
 
 type recordCmd struct {
@@ -33,13 +34,15 @@ type recordCmd struct {
 	ExcludeKernel bool          `help:"Leave kernel stacks out."`
 	ExcludeIdle   bool          `negatable:"" default:"true" help:"Leave idle CPUs out (on)."`
 	Cgroup        []string      `sep:"," placeholder:"DIR,…" help:"Record only what is in these cgroups or below: directories of the cgroup v2 hierarchy, at most 16."`
+	Demangle      string        `enum:"simplified,full,none" default:"simplified" placeholder:"HOW" help:"Names of C++ and Rust: simplified, without parameters and at most 256 bytes; full; or none, as in the file (${default})."`
 	Self          bool          `help:"Record lowflame itself too."`
-	Symbols       string        `default:"full" enum:"full,names,none" placeholder:"HOW" help:"full: inlined calls and lines of C, C++ and Rust too, for which what is missing in the cache is built at the end, for 30 s at most, or until Ctrl-C. names: functions. none: addresses (${default})."`
-	SymbolCache   string        `placeholder:"DIR" help:"Where indexes of symbols are kept (/var/cache/lowflame/symbols for root, else below $XDG_CACHE_HOME or ~/.cache)."`
-	Top           int           `default:"10" placeholder:"N" help:"Functions to list at the end (${default})."`
-	Quiet         bool          `short:"q" help:"No progress, no list of functions."`
-	LogLevel      string        `default:"warn" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"How much to log on standard error: debug, info, warn or error (${default})."`
-	Command       []string      `arg:"" optional:"" passthrough:"partial" name:"CMD" help:"Command to run and record, after --."`
+	Symbols       string        `default:"full" enum:"full,names,none" placeholder:"WHAT" help:"What to say of functions in files: full, with lines and inlined calls, from an index of debugging information that is made at the end where there is none; names alone, from symbol tables; or none: lowflame symbolize finds them later (${default})."`
+	SymbolsWait   time.Duration `default:"30s" placeholder:"DURATION" help:"How long indexes may take at the end; Ctrl-C ends it too. What is left has names alone (${default})."`
+	indexFlags
+	Top      int      `default:"10" placeholder:"N" help:"Functions to list at the end (${default})."`
+	Quiet    bool     `short:"q" help:"No progress, no list of functions."`
+	LogLevel string   `default:"warn" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"How much to log on standard error: debug, info, warn or error (${default})."`
+	Command  []string `arg:"" optional:"" passthrough:"partial" name:"CMD" help:"Command to run and record, after --."`
 }
 
 const window = time.Second // between two drains
@@ -111,11 +114,16 @@ func (c *recordCmd) record(format file.Format) error {
 	if err := preflight.Required(); err != nil {
 		return err
 	}
+	demangle, err := symbolize.ParseDemangle(c.Demangle)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer cancel()
 	context.AfterFunc(ctx, cancel) // a second Ctrl-C ends lowflame as it is
 	cfg := agent.Config{
 		Frequency: c.Frequency, Event: unwinder.Event(c.Event), Window: window, PIDs: c.PID, Threads: c.Threads, NoKernel: c.ExcludeKernel, Idle: !c.ExcludeIdle, Cgroups: c.Cgroup, Self: c.Self,
+		NoSymbols: c.Symbols == "none", Demangle: demangle,
 		Follow: c.Follow != nil && *c.Follow, Logger: newLogger(c.LogLevel),
 	}
 	var cmd *child
@@ -153,7 +161,7 @@ func (c *recordCmd) record(format file.Format) error {
 // run records until it is time to stop and writes the profile. It returns the
 // command's exit status.
 func (c *recordCmd) run(ctx context.Context, session *agent.Session, cmd *child, format file.Format) (status int, err error) {
-	rec := agent.NewRecording(session, pprofexport.Info{Version: version(), Command: os.Args, NoNames: c.Symbols == "none"})
+	rec := agent.NewRecording(session, pprofexport.Info{Version: version(), Command: os.Args})
 	if got := session.Frequency(); got != c.Frequency {
 		fmt.Fprintf(os.Stderr, "lowflame: sampling at %d Hz, not %d: see sysctl kernel.perf_event_max_sample_rate\n", got, c.Frequency)
 	}
@@ -163,16 +171,18 @@ func (c *recordCmd) run(ctx context.Context, session *agent.Session, cmd *child,
 	line := newProgress(c.Quiet)
 	err = rec.Run(recording, func() { end.begin(recording) }, line.show)
 	line.clear()
+	if rec.Samples() > 0 && c.Symbols == "full" {
+		c.index(rec, line) //nolint:contextcheck // Ctrl-C has ended that of the recording
+	}
 	if err == nil || rec.Samples() > 0 { // whatever went wrong, what was recorded is written
-		c.addLines(rec)
-		err = errors.Join(err, c.write(rec, format))
+		err = errors.Join(err, c.write(rec, format, kernelHint(session.KernelNames())))
 	}
 	status, waitErr := end.finish(ctx.Err() != nil)
 	return status, errors.Join(err, waitErr)
 }
 
 // write writes the profile and says what is in it.
-func (c *recordCmd) write(rec *agent.Recording, format file.Format) error {
+func (c *recordCmd) write(rec *agent.Recording, format file.Format, hint string) error {
 	builder, quality := rec.Result()
 	quality = builder.Quality(quality)
 	profile, err := builder.Profile(quality)
@@ -188,12 +198,20 @@ func (c *recordCmd) write(rec *agent.Recording, format file.Format) error {
 		}
 	}
 	fmt.Fprintln(os.Stderr, quality.String())
-	for _, hint := range []string{incompleteHint(&quality), rateHint(&quality)} {
+	for _, hint := range []string{incompleteHint(&quality), rateHint(&quality), hint} {
 		if hint != "" && !c.Quiet {
 			fmt.Fprintln(os.Stderr, hint)
 		}
 	}
 	return nil
+}
+
+// kernelHint says why kernel functions have no names.
+func kernelHint(err error) string {
+	if err == nil {
+		return ""
+	}
+	return fmt.Sprintf("kernel functions have no names: %v; see lowflame doctor", err)
 }
 
 // rateHint says that CPUs were sampled less often than the profile assumes.

@@ -20,8 +20,6 @@ import (
 	"github.com/lowflame/lowflame/pprofexport/file"
 	"github.com/lowflame/lowflame/stack"
 	"github.com/lowflame/lowflame/symbolize"
-	"github.com/lowflame/lowflame/symbolize/debugfile"
-	"github.com/lowflame/lowflame/symbolize/index"
 )
 
 // symbolizeCmd names what a profile leaves unnamed.
@@ -30,9 +28,7 @@ type symbolizeCmd struct {
 	Output string `short:"o" placeholder:"FILE" help:"File to write, - is standard output; otherwise FILE itself."`
 	Force  bool   `help:"Find names anew for what has some already."`
 	Quiet  bool   `short:"q" help:"Do not say what was found."`
-
-	SymbolCache string   `placeholder:"DIR" help:"Where indexes of symbols are kept (/var/cache/lowflame/symbols for root, else below $XDG_CACHE_HOME or ~/.cache)."`
-	DebugDir    []string `placeholder:"DIR" type:"existingdir" help:"Look for files in DIR too: debug files, laid out as /usr/lib/debug is, and any that has the build ID. May be given more than once."`
+	indexFlags
 }
 
 // Run symbolizes the profile.
@@ -47,21 +43,18 @@ func (c *symbolizeCmd) Run() error {
 	if err := file.CheckWritable(c.Output); err != nil {
 		return err
 	}
-	indexes, err := openSymbolCache(c.SymbolCache)
+	indexes, err := c.open()
 	if err != nil {
-		return fmt.Errorf("%w; see --symbol-cache", err)
+		return err
 	}
-	defer indexes.Close()
+	defer func() { _ = indexes.Close() }()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	say := io.Writer(os.Stderr)
 	if c.Quiet {
 		say = io.Discard
 	}
-	s := lateSymbolizer{
-		indexes: indexes, finder: debugfile.New(debugfile.Config{Extra: c.DebugDir}),
-		dirs: c.DebugDir, say: say, symbols: symbolize.New(symbolize.Config{}),
-	}
+	s := lateSymbolizer{indexes: indexes, dirs: c.DebugDir, say: say, symbols: symbolize.New(symbolize.Config{})}
 	err = pprofexport.Symbolize(p, c.Force, func(m pprofexport.Mapping, all int) (pprofexport.Lookup, func(int)) {
 		return s.open(ctx, m, all)
 	})
@@ -76,8 +69,7 @@ func (c *symbolizeCmd) Run() error {
 
 // lateSymbolizer finds the files of a profile and names what is in them.
 type lateSymbolizer struct {
-	indexes *index.Dir
-	finder  *debugfile.Finder
+	indexes *agent.Indexes
 	symbols *symbolize.Symbolizer
 	dirs    []string
 	files   map[string]string // in dirs, by build ID; nil before it is needed
@@ -97,8 +89,10 @@ func (s *lateSymbolizer) open(ctx context.Context, m pprofexport.Mapping, all in
 	}
 	b := &symbolize.Binary{ID: path + " " + o.BuildID.String(), Object: o}
 	how := "with lines and inlined calls, from " + printable(path)
-	h, err := agent.OpenIndex(ctx, s.indexes, s.finder, agent.Target{Object: o, Handle: handle, Path: path, Root: "/"})
-	if err != nil {
+	h, err := s.indexes.Get(ctx, agent.Target{Object: o, Handle: handle, Path: path, Roots: []string{"/"}})
+	if err == nil {
+		b.Index = h
+	} else {
 		how = fmt.Sprintf("by what %s has itself: %v", printable(path), err)
 	}
 	lookup := func(off stack.FileOff) []symbolize.Line {
@@ -106,17 +100,12 @@ func (s *lateSymbolizer) open(ctx context.Context, m pprofexport.Mapping, all in
 		if !ok {
 			return nil
 		}
-		if h != nil {
-			if lines, err := h.Lookup(addr, nil); err == nil && len(lines) > 0 {
-				return s.symbols.IndexLines(b, lines)
-			}
-		}
 		return s.symbols.User(b, addr)
 	}
 	return lookup, func(named int) {
 		fmt.Fprintf(s.say, "%s: %d of %d locations named %s\n", name, named, all, how)
 		if h != nil {
-			h.Close()
+			_ = h.Close()
 		}
 		handle.Close()
 	}

@@ -41,9 +41,10 @@ type task struct {
 
 // request is a message of a worker. Exactly one field is set.
 type request struct {
-	DWO  *dwoName `json:",omitempty"` // answered with the file of a split unit
-	Temp bool     `json:",omitempty"` // answered with an empty file
-	Done *outcome `json:",omitempty"` // not answered
+	Ready bool     `json:",omitempty"` // confined; not answered
+	DWO   *dwoName `json:",omitempty"` // answered with the file of a split unit
+	Temp  bool     `json:",omitempty"` // answered with an empty file
+	Done  *outcome `json:",omitempty"` // not answered
 }
 
 type dwoName struct{ Name, CompDir string }
@@ -77,7 +78,7 @@ func send(socket int, message any, fds ...int) error {
 	}
 	for {
 		err := unix.Sendmsg(socket, b, rights, nil, unix.MSG_NOSIGNAL)
-		if err != unix.EINTR {
+		if !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}
@@ -90,9 +91,12 @@ func receive(socket int, message any) (files []*os.File, err error) {
 	var n, nrights, flags int
 	for {
 		n, nrights, flags, _, err = unix.Recvmsg(socket, b, rights, unix.MSG_CMSG_CLOEXEC)
-		if err != unix.EINTR {
+		if !errors.Is(err, unix.EINTR) {
 			break
 		}
+	}
+	if errors.Is(err, unix.ECONNRESET) { // it did not read what it was sent
+		err = io.EOF
 	}
 	if err != nil {
 		return nil, err

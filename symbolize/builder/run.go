@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -58,6 +59,8 @@ const poll = 100 * time.Millisecond
 // files, and comes again if they are tried again, unless it is ctx's or wraps
 // ErrStart.
 func Run(ctx context.Context, j Job) (Result, error) {
+	runtime.LockOSThread() // at its end the worker would be killed: see attributes
+	defer runtime.UnlockOSThread()
 	j.Limits.MemoryBytes = cmp.Or(j.Limits.MemoryBytes, 256<<20)
 	j.Limits.CPU = cmp.Or(j.Limits.CPU, 2*time.Minute)
 	j.Limits.Time = cmp.Or(j.Limits.Time, 5*time.Minute)
@@ -73,7 +76,7 @@ func Run(ctx context.Context, j Job) (Result, error) {
 		done, err = w.serve(ctx, &j)
 	}
 	if done == nil {
-		w.cmd.Process.Kill() // it may have ended
+		_ = w.cmd.Process.Kill() // it may have ended
 	}
 	ended := w.cmd.Wait()
 	switch {
@@ -81,8 +84,10 @@ func Run(ctx context.Context, j Job) (Result, error) {
 		return done.Result, errors.New(done.Err)
 	case done != nil:
 		return done.Result, nil
-	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
-		return Result{}, w.why(ended, &j.Limits)
+	case errors.Is(err, io.EOF), errors.Is(err, unix.EPIPE):
+		if err = w.why(ended, &j.Limits); !w.ready {
+			err = fmt.Errorf("%w: %w", ErrStart, err)
+		}
 	}
 	return Result{}, err
 }
@@ -91,6 +96,7 @@ func Run(ctx context.Context, j Job) (Result, error) {
 type worker struct {
 	cmd    *exec.Cmd
 	socket int
+	ready  bool         // it has confined itself
 	stderr bytes.Buffer // what it said before it ended
 }
 
@@ -107,12 +113,8 @@ func start() (*worker, error) {
 		return nil, err
 	}
 	w := &worker{socket: pair[0]}
-	// A user that owns nothing, where we may become one; else without capabilities.
-	nobody := &syscall.Credential{Uid: 65534, Gid: 65534}
-	if os.Geteuid() != 0 {
-		nobody = nil
-	}
-	if err = w.exec(theirs, nobody); nobody != nil && errors.Is(err, unix.EPERM) {
+	as := nobody()
+	if err = w.exec(theirs, as); as != nil && errors.Is(err, unix.EPERM) {
 		err = w.exec(theirs, nil)
 	}
 	if err != nil {
@@ -123,14 +125,29 @@ func start() (*worker, error) {
 }
 
 func (w *worker) exec(socket *os.File, as *syscall.Credential) error {
+	//nolint:noctx // serve has the context, and why it ends matters
 	w.cmd = exec.Command("/proc/self/exe", Worker)
 	w.cmd.Env = []string{"GOGC=50", "GOMAXPROCS=1"}
 	w.cmd.Dir = "/"
 	w.cmd.ExtraFiles = []*os.File{socket}
 	w.cmd.Stderr = &limitedBuffer{&w.stderr}
-	// A group of its own, for the nice value; it also keeps Ctrl-C to us.
-	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: as}
+	w.cmd.SysProcAttr = attributes(as)
 	return w.cmd.Start()
+}
+
+// attributes are a process group of its own, for the nice value, which also keeps
+// Ctrl-C to us; and death when we die.
+func attributes(as *syscall.Credential) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: as}
+}
+
+// nobody is a user that owns nothing, where we may become one. Others are without
+// capabilities, or give them up.
+func nobody() *syscall.Credential {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	return &syscall.Credential{Uid: 65534, Gid: 65534}
 }
 
 // hand sends the task.
@@ -183,6 +200,8 @@ func (w *worker) serve(ctx context.Context, j *Job) (*outcome, error) {
 			return nil, err
 		case r.Done != nil:
 			return r.Done, nil
+		case r.Ready:
+			w.ready = true
 		case r.DWO != nil:
 			err = w.sendDWO(j, r.DWO)
 		case r.Temp && temps < j.Limits.TempFiles:
@@ -202,7 +221,7 @@ func (w *worker) sendDWO(j *Job, name *dwoName) error {
 	if err != nil {
 		return send(w.socket, answer{err.Error()})
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	return send(w.socket, answer{}, int(f.Handle.Fd()))
 }
 

@@ -35,6 +35,9 @@ func work() error {
 	if err := confine(t.MemoryBytes, t.CPU); err != nil {
 		return err
 	}
+	if err := send(socket, request{Ready: true}); err != nil {
+		return err
+	}
 	r, err := build(t.Files, files)
 	done := outcome{Result: r}
 	if err != nil {

@@ -21,40 +21,39 @@ func (t *table) decode(a *abbrev, b []byte, at int, u *header, d *die) int {
 	d.has = 0
 	for i := a.first; i < a.last; i++ {
 		o := &t.ops[i]
-		var v uint64
-		if o.lay == layFixed {
-			end := at + int(o.n)
-			if end > len(b) {
+		if o.lay == layFixed && o.slot == 0 {
+			if at += int(o.n); at > len(b) {
 				return -1
 			}
-			if o.slot == 0 {
-				at = end
-				continue
-			}
-			v = number(b[at:end])
-			at = end
-		} else if o.lay == layIndirect {
-			var form uint64
-			if form, at = uleb(b, at); at < 0 {
-				return -1
-			}
-			direct, ok := compile(form, u.version, u.offSize)
-			if !ok || direct.lay == layIndirect || form == formImplicitConst {
-				return -1
-			}
-			if v, at = direct.read(b, at); at < 0 {
-				return -1
-			}
-			d.has |= 1 << o.slot
-			d.val[o.slot] = value{direct.form, v}
 			continue
-		} else if v, at = o.read(b, at); at < 0 {
+		}
+		form, v := o.form, uint64(0)
+		if o.lay == layIndirect {
+			form, v, at = indirect(b, at, u)
+		} else {
+			v, at = o.read(b, at)
+		}
+		if at < 0 {
 			return -1
 		}
 		d.has |= 1 << o.slot
-		d.val[o.slot] = value{o.form, v}
+		d.val[o.slot] = value{form, v}
 	}
 	return at
+}
+
+// indirect reads an attribute whose form comes before it, DWARF 5 §7.5.3.
+func indirect(b []byte, at int, u *header) (form uint16, v uint64, end int) {
+	f, at := uleb(b, at)
+	if at < 0 {
+		return 0, 0, -1
+	}
+	o, ok := compile(f, u.version, u.offSize)
+	if !ok || o.lay == layIndirect || f == formImplicitConst {
+		return 0, 0, -1
+	}
+	v, end = o.read(b, at)
+	return o.form, v, end
 }
 
 // number is the little-endian number b; of more than 8 bytes, 0.

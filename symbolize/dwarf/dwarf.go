@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/lowflame/lowflame/internal/hostile"
 	"github.com/lowflame/lowflame/objfile"
 )
 
@@ -161,21 +162,20 @@ func (d *Data) Units(yield func(*Unit) error) error {
 			return d.failed(off, err)
 		}
 		h, err := parseHeader(b, off, d.f.info.size)
-		if err != nil {
-			d.failed(off, err)
-			if h.end <= off {
-				return nil
-			}
-		} else if h.unitType != utType {
-			ok, err := d.read(h)
-			if err = d.failed(off, err); err != nil {
+		ok := false
+		if err == nil && h.unitType != utType {
+			ok, err = d.read(h)
+		}
+		if err = d.failed(off, err); err != nil {
+			return err
+		}
+		if ok {
+			if err := yield(&d.out); err != nil {
 				return err
 			}
-			if ok {
-				if err := yield(&d.out); err != nil {
-					return err
-				}
-			}
+		}
+		if h.end <= off {
+			return nil // where the next unit begins is not known
 		}
 		off = h.end
 	}
@@ -188,14 +188,16 @@ func (d *Data) failed(off uint64, err error) error {
 		return nil
 	}
 	err = fmt.Errorf("unit at %#x: %w", off, err)
-	if !errors.Is(err, errMalformed) && !errors.Is(err, errTooMuch) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return err
+	for _, of := range []error{errMalformed, errTooMuch, hostile.ErrShort, io.EOF, io.ErrUnexpectedEOF} {
+		if errors.Is(err, of) {
+			d.bad++
+			if d.badErr == nil {
+				d.badErr = err
+			}
+			return nil
+		}
 	}
-	d.bad++
-	if d.badErr == nil {
-		d.badErr = err
-	}
-	return nil
+	return err
 }
 
 // read reads a unit into d.out; ok is false if it has no code. What could be read

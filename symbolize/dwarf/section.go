@@ -136,7 +136,7 @@ func (s *section) view(off, n uint64) ([]byte, error) {
 // uint reads a number of 4 or 8 bytes at off.
 func (s *section) uint(off uint64, size uint8) (uint64, error) {
 	var b [8]byte
-	if off > s.size {
+	if off > s.size || uint64(size) > s.size-off {
 		return 0, errMalformed
 	}
 	if _, err := s.random().ReadAt(b[:size], int64(off)); err != nil {

@@ -19,28 +19,38 @@ func (d *Data) split(u *unit) (s *unit, done func()) {
 	if s = d.packaged(u); s != nil {
 		return s, done
 	}
-	if d.c.OpenDWO != nil {
-		o, closeDWO, err := d.c.OpenDWO(u.dwoName, u.compDir)
-		if err == nil {
-			f, err := openFile(o, true, &d.c)
-			if err == nil {
-				done = func() {
-					// A file that was only read.
-					_ = f.close()
-					closeDWO()
-				}
-				if s = f.find(&d.other, u); s != nil {
-					return s, done
-				}
-				done()
-				done = func() {}
-			} else {
-				closeDWO()
-			}
-		}
+	if s, closeDWO := d.opened(u); s != nil {
+		return s, closeDWO
 	}
 	d.noDWO++
 	return u, done
+}
+
+// opened returns the split unit of a skeleton from its .dwo file, and what closes that;
+// nil if it is not there.
+func (d *Data) opened(skeleton *unit) (*unit, func()) {
+	if d.c.OpenDWO == nil {
+		return nil, nil
+	}
+	o, closeDWO, err := d.c.OpenDWO(skeleton.dwoName, skeleton.compDir)
+	if err != nil {
+		return nil, nil
+	}
+	f, err := openFile(o, true, &d.c)
+	if err != nil {
+		closeDWO()
+		return nil, nil
+	}
+	done := func() {
+		_ = f.close() // what was decompressed, and only read
+		closeDWO()
+	}
+	s := f.find(&d.other, skeleton)
+	if s == nil {
+		done()
+		return nil, nil
+	}
+	return s, done
 }
 
 // packaged returns the split unit of a skeleton from the package file, nil if it is

@@ -3,6 +3,7 @@
 package index
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -82,7 +83,7 @@ func (b *Blocks) get(r io.ReaderAt, key blockKey, size uint32) ([]byte, error) {
 	s.buf = s.buf[:size]
 	n, err := r.ReadAt(s.buf, int64(key.off))
 	if n < len(s.buf) {
-		if err == nil || err == io.EOF || err == io.ErrUnexpectedEOF {
+		if err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			err = ErrFormat
 		}
 		return nil, fmt.Errorf("read index at %d: %w", key.off, err)
@@ -100,18 +101,17 @@ func (b *Blocks) get(r io.ReaderAt, key blockKey, size uint32) ([]byte, error) {
 func (b *Blocks) room(size int) *slot {
 	var s *slot
 	for b.bytes+size+slotBytes > b.max && b.ring.prev != &b.ring {
-		old := b.ring.prev
-		b.remove(old)
-		if s == nil || cap(old.buf) > cap(s.buf) {
-			s = old
-		}
+		s = b.ring.prev
+		b.remove(s)
 	}
 	if s == nil {
 		s = &slot{}
 	}
-	// A buffer that is much too large would be more than is counted.
-	if cap(s.buf) < size || cap(s.buf) > 2*size+slotBytes {
-		s.buf = make([]byte, size, size+size/4)
+	if cap(s.buf) < size || cap(s.buf) > 2*size {
+		s.buf = make([]byte, size)
+	}
+	for b.bytes+cap(s.buf)+slotBytes > b.max && b.ring.prev != &b.ring {
+		b.remove(b.ring.prev)
 	}
 	return s
 }

@@ -11,6 +11,7 @@
 package index
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sort"
@@ -50,7 +51,7 @@ const maxPages = 1 << 14
 func Open(r io.ReaderAt, size int64, blocks *Blocks) (*Index, error) {
 	var h [headerSize]byte
 	if n, err := r.ReadAt(h[:], 0); n < len(h) {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = ErrFormat
 		}
 		return nil, fmt.Errorf("open index: read header: %w", err)

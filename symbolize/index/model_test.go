@@ -298,7 +298,7 @@ func (m *model) check(t *testing.T, rnd *rand.Rand, space uint64) {
 
 // TestModel compares indexes of random units with what the units say.
 func TestModel(t *testing.T) {
-	n := uint64(150)
+	n := uint64(100)
 	if testing.Short() {
 		n = 60
 	}

@@ -14,7 +14,8 @@ type overlay struct {
 	merger *merger
 	// show is told of code in the order of addresses.
 	show func(p *piece, begin, end uint64) error
-	// active have begun, sorted by falling rank; some may have ended.
+	// active are those that have begun and will be shown, sorted by falling rank
+	// and, which is the same, by falling end.
 	active []*piece
 	free   []*piece
 }
@@ -33,8 +34,7 @@ func (o *overlay) run() error {
 			return err
 		}
 		for n := len(o.active); n > 0 && o.active[n-1].end <= pos; n-- {
-			o.free = append(o.free, o.active[n-1])
-			o.active = o.active[:n-1]
+			o.drop(n-1, n)
 		}
 		if len(o.active) == 0 {
 			continue
@@ -69,9 +69,7 @@ func (o *overlay) visible(top *piece) (uint64, error) {
 		if p.rank < top.rank {
 			return p.begin, nil
 		}
-		if p.end > top.end {
-			o.add(p)
-		}
+		o.add(p)
 		if err := o.merger.take(); err != nil {
 			return 0, err
 		}
@@ -79,20 +77,34 @@ func (o *overlay) visible(top *piece) (uint64, error) {
 	return top.end, nil
 }
 
-// add keeps a copy of p. Of pieces of one rank the one that comes first counts.
+// add keeps a copy of p unless it is hidden up to its end, and drops what it hides. Of
+// pieces of one rank the one that comes first counts.
 func (o *overlay) add(p *piece) {
+	i := len(o.active)
+	for i > 0 && o.active[i-1].rank <= p.rank {
+		if o.active[i-1].end >= p.end {
+			return
+		}
+		i--
+	}
+	j := i
+	for j > 0 && o.active[j-1].end <= p.end {
+		j--
+	}
+	o.drop(j, i)
 	if len(o.active) >= maxHidden {
-		o.free = append(o.free, o.active[0])
-		o.active = o.active[:copy(o.active, o.active[1:])]
+		o.drop(0, 1)
+		j = max(j-1, 0)
 	}
 	c := &piece{}
 	if n := len(o.free); n > 0 {
 		c, o.free = o.free[n-1], o.free[:n-1]
 	}
 	*c = piece{p.begin, p.end, p.rank, append(c.data[:0], p.data...)}
-	i := len(o.active)
-	for i > 0 && o.active[i-1].rank <= c.rank {
-		i--
-	}
-	o.active = slices.Insert(o.active, i, c)
+	o.active = slices.Insert(o.active, j, c)
+}
+
+func (o *overlay) drop(i, j int) {
+	o.free = append(o.free, o.active[i:j]...)
+	o.active = slices.Delete(o.active, i, j)
 }

@@ -56,15 +56,19 @@ func readIdentity(proc string, pid uint32) (identity, error) {
 func (m *Maps) identify(p Process, pm *perfMap) (root string, err error) {
 	pid := strconv.FormatUint(uint64(p.PID), 10)
 	root = filepath.Join(m.c.Proc, pid, "root")
-	if id, err := readIdentity(m.c.Proc, p.PID); err == nil {
+	id, err := readIdentity(m.c.Proc, p.PID)
+	if err == nil {
 		pm.id = id
-		pm.ours = m.sharesRoot(pid)
-	} else if pm.ours {
-		root = "/"
-	} else {
-		return "", err
+		ours := m.sharesRoot(pid)
+		if _, err = os.Stat(root); err == nil { // it lived all the while
+			pm.ours = ours
+			return root, nil
+		}
 	}
-	return root, nil
+	if pm.ours { // a zombie has an identity, but no root
+		return "/", nil
+	}
+	return "", err
 }
 
 // open opens the perf map of p.

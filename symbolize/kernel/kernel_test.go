@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/lowflame/lowflame/stack"
 )
@@ -308,10 +309,22 @@ func FuzzKallsyms(f *testing.F) {
 	})
 }
 
+// cpuTime returns the CPU time this process has used.
+func cpuTime(b *testing.B) time.Duration {
+	var ru unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &ru); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+}
+
 func BenchmarkLoad(b *testing.B) {
 	n := len(liveFunctions(b))
 	b.ReportAllocs()
+	before, rounds := cpuTime(b), 0
+	defer func() { b.ReportMetric((cpuTime(b)-before).Seconds()*1000/float64(rounds), "cpu-ms/op") }()
 	for b.Loop() {
+		rounds++
 		s := New(Config{})
 		s.Lookup(0xffffffff81000000)
 		if st := s.Stats(); st.Symbols < uint64(n)*9/10 {

@@ -51,6 +51,7 @@ type table struct {
 	offs  []uint32 // start, in bytes from the base of the span
 	names []uint32 // place of the name
 	text  arena
+	core  [2]stack.Addr // _stext and _etext
 }
 
 // span is a run of functions of one module, each of which ends where the next
@@ -70,6 +71,7 @@ func build(raw *rawTable, mods []module) (*table, []Symbol) {
 	dyn := raw.takeDynamic()
 	t := &table{
 		text:  raw.names,
+		core:  raw.text,
 		offs:  make([]uint32, 0, len(raw.entries)),
 		names: make([]uint32, 0, len(raw.entries)),
 	}
