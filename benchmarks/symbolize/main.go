@@ -86,5 +86,8 @@ func run() error {
 	if err := b.tables(ctx, jvm); err != nil {
 		return err
 	}
+	if err := b.machine(ctx, *java, *python); err != nil {
+		return err
+	}
 	return b.report.Save("benchmarks/results", "symbolize.txt")
 }
