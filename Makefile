@@ -23,6 +23,9 @@ TEST_PACKAGES := $(GENERATE_PACKAGES) gcc g++ libc6-dev binutils rustc musl-tool
 	gcc-aarch64-linux-gnu libc6-dev-arm64-cross elfutils file zstd xz-utils chromium \
 	nodejs openjdk-17-jdk-headless golang-1.19-go libc6-dbg openssl debuginfod dwz lld-19
 
+# Debug files that benchmarks/symbolize reads.
+BENCH_PACKAGES := binutils llvm-19 openjdk-17-jdk-headless openjdk-17-dbg python3.11-dbg
+
 # Besides cross compilers, an emulator: where it is older than 10, what a newer
 # one, unpacked beside it, needs.
 MATRIX_PACKAGES := gcc g++ libc6-dev gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross cpio bsdextrautils \
@@ -79,6 +82,10 @@ fuzz: ## Run every fuzz target for FUZZTIME each (default 30s)
 kernel-matrix: packages-matrix ## Load and record on ten kernels, 5.10 to 7.3, amd64 and arm64, in emulated machines
 	KMX_FULL=1 internal/kernelmatrix/run.sh
 
+.PHONY: bench-symbolize
+bench-symbolize: packages-bench ## Compare lowflame's names, lines and inlined calls with llvm-symbolizer's, and what they cost
+	$(GO) run ./benchmarks/symbolize
+
 .PHONY: kernel-matrix-short
 kernel-matrix-short: packages-matrix ## The same on the oldest and the newest, and the oldest on arm64
 	internal/kernelmatrix/run.sh amd64/5.10 amd64/newest arm64/5.10
@@ -119,13 +126,15 @@ define ensure
 		</dev/null >/dev/null
 endef
 
-.PHONY: packages-generate packages-test packages-lint packages-matrix
+.PHONY: packages-generate packages-test packages-lint packages-matrix packages-bench
 packages-generate:
 	$(call ensure,$(GENERATE_PACKAGES))
 packages-test:
 	$(call ensure,$(TEST_PACKAGES))
 packages-lint:
 	$(call ensure,$(LINT_PACKAGES))
+packages-bench:
+	$(call ensure,$(BENCH_PACKAGES))
 packages-matrix:
 	$(call ensure,$(MATRIX_PACKAGES))
 

@@ -27,6 +27,12 @@ func (c cost) String() string {
 
 // runTool runs a program with addresses, one a line, as its input.
 func runTool(ctx context.Context, addrs []uint64, command ...string) (out []byte, c cost, err error) {
+	out, _, c, err = runToolSaying(ctx, addrs, command...)
+	return out, c, err
+}
+
+// runToolSaying is runTool, and returns what was written to standard error too.
+func runToolSaying(ctx context.Context, addrs []uint64, command ...string) (out []byte, said string, c cost, err error) {
 	var in, stdout, stderr bytes.Buffer
 	for _, a := range addrs {
 		fmt.Fprintf(&in, "%#x\n", a)
@@ -36,13 +42,17 @@ func runTool(ctx context.Context, addrs []uint64, command ...string) (out []byte
 	// A server of debugging information would answer for one of the two only.
 	cmd.Env = append(os.Environ(), "DEBUGINFOD_URLS=")
 	if err := cmd.Run(); err != nil {
-		return nil, c, fmt.Errorf("%s: %w\n%s", strings.Join(command, " "), err, stderr.Bytes())
+		return nil, "", c, fmt.Errorf("%s: %w\n%s", strings.Join(command, " "), err, stderr.Bytes())
 	}
 	c.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	if ru, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
 		c.rss = ru.Maxrss << 10
 	}
-	return stdout.Bytes(), c, nil
+	said, peak, ok := strings.Cut(stderr.String(), "peak ")
+	if ok { // of this binary, which knows better
+		_, err = fmt.Sscan(peak, &c.rss)
+	}
+	return stdout.Bytes(), said, c, err
 }
 
 // askLLVM asks llvm-symbolizer.
