@@ -82,7 +82,8 @@ type fileFrames struct {
 	symbols, dwarf   bool
 }
 
-func (b *bench) frames(p *profile.Profile) error {
+// countFrames counts the frames of p by file.
+func (b *bench) countFrames(p *profile.Profile) map[string]*fileFrames {
 	files := make(map[string]*fileFrames)
 	for _, s := range p.Sample {
 		for _, l := range s.Location {
@@ -97,16 +98,27 @@ func (b *bench) frames(p *profile.Profile) error {
 				}
 				files[l.Mapping.File] = f
 			}
-			n := s.Value[0]
-			f.all += n
-			if len(l.Line) > 0 {
-				f.named += n
-				if l.Line[0].Line > 0 && l.Line[0].Function.Filename != "" {
-					f.line += n
-				}
-			}
+			f.add(l, s.Value[0])
 		}
 	}
+	return files
+}
+
+// add counts n frames at l.
+func (f *fileFrames) add(l *profile.Location, n int64) {
+	f.all += n
+	if len(l.Line) == 0 {
+		return
+	}
+	f.named += n
+	if l.Line[0].Line > 0 && l.Line[0].Function.Filename != "" {
+		f.line += n
+	}
+}
+
+// frames judges how many frames of p have names and lines.
+func (b *bench) frames(p *profile.Profile) error {
+	files := b.countFrames(p)
 	var symbols, named, dwarf, lines int64
 	order := make([]*fileFrames, 0, len(files))
 	for _, f := range files {

@@ -23,7 +23,7 @@ func main() {
 	if len(os.Args) == 2 && os.Args[1] == builder.Worker {
 		os.Exit(builder.Main())
 	}
-	err, ok := child(os.Args[1:])
+	ok, err := child(os.Args[1:])
 	if !ok {
 		err = run()
 	}

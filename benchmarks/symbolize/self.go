@@ -33,21 +33,21 @@ const (
 
 // child does what the words ask for, and says how much memory it took. ok is false if
 // they are not for it.
-func child(args []string) (err error, ok bool) {
-	defer func() {
-		if ok && err == nil {
-			err = sayPeak()
-		}
-	}()
+func child(args []string) (ok bool, err error) {
 	switch {
 	case len(args) == 3 && args[0] == modeBuild:
-		return buildIndex(args[1], args[2]), true
+		err = buildIndex(args[1], args[2])
 	case len(args) == 2 && args[0] == modeQuery:
-		return queryIndex(args[1]), true
+		err = queryIndex(args[1])
 	case len(args) == 2 && args[0] == modeGo:
-		return queryGo(args[1]), true
+		err = queryGo(args[1])
+	default:
+		return false, nil
 	}
-	return nil, false
+	if err == nil {
+		err = sayPeak()
+	}
+	return true, err
 }
 
 // sayPeak writes the largest resident memory of this process, or of its children, to
