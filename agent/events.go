@@ -250,7 +250,7 @@ func (s *Session) republish(sp *space, r *unwinder.RawSample, now stack.Stop) {
 		for _, c := range s.table.Rescan(live.PID) {
 			s.change(c)
 		}
-	case (was == stack.StopNoMapping || was == stack.StopNoRule) && established(live, r.Time):
+	case was == stack.StopNoMapping && established(live, r.Time, settleAge), was == stack.StopNoRule && established(live, r.Time, rereadAge):
 		s.settle(live)
 	}
 }
@@ -273,17 +273,18 @@ func (s *Session) settle(live *process.Process) bool {
 // none of the mappings the table knows of it: not all that it has need have been told.
 const rereadAge = uint64(100 * time.Millisecond)
 
-// settleAge is how old a program must be before what is not found in it is taken
-// for not there.
+// settleAge is how old a program must be before what is in none of its mappings is
+// taken for not there.
 const settleAge = uint64(time.Second)
 
-// established reports whether what a process maps is likely to be all known at the
-// time at. Inside of execve mappings are told of one by one, while the registers are
-// still those of the old image, which are in none of them: a sample from there says
-// nothing of those to come. Until then samples come raw, and have the event loop read
-// what is new: it is not woken for new mappings alone.
-func established(live *process.Process, at uint64) bool {
-	return at > max(live.Since, live.Known)+settleAge
+// established reports whether a process has had the same mappings for an age by the
+// time at, so that what it maps is likely to be all known. Inside of execve mappings
+// are told of one by one, while the registers are still those of the old image, which
+// are in none of them: a sample from there says nothing of those to come. One in code
+// without a rule does: it is the new image that runs. Until then samples come raw, and
+// have the event loop read what is new: it is not woken for new mappings alone.
+func established(live *process.Process, at, age uint64) bool {
+	return at > max(live.Since, live.Known)+age
 }
 
 // note logs what went wrong for one process: its samples stay incomplete, the

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,7 +60,7 @@ func (b *bench) machine(ctx context.Context, jvm, python string) error {
 	if err != nil {
 		return err
 	}
-	return b.frames(run.Profile)
+	return b.frames(ctx, run.Profile)
 }
 
 // background starts a program in a process group of its own, which stop ends.
@@ -79,7 +80,10 @@ func background(ctx context.Context, command []string) (stop func(), err error) 
 type fileFrames struct {
 	file             string
 	all, named, line int64
-	symbols, dwarf   bool
+	symbols          bool
+	debug            string           // the file with its DWARF, "" if there is none
+	bare             map[uint64]int64 // frames without a line, by address
+	known            int64            // of those, frames of which the peer knows a line
 }
 
 // countFrames counts the frames of p by file.
@@ -92,7 +96,7 @@ func (b *bench) countFrames(p *profile.Profile) map[string]*fileFrames {
 			}
 			f := files[l.Mapping.File]
 			if f == nil {
-				f = &fileFrames{file: l.Mapping.File}
+				f = &fileFrames{file: l.Mapping.File, bare: make(map[uint64]int64)}
 				if err := f.look(l.Mapping.BuildID); err != nil {
 					b.report.Line("  not looked at: %s: %v", f.file, err)
 				}
@@ -107,17 +111,18 @@ func (b *bench) countFrames(p *profile.Profile) map[string]*fileFrames {
 // add counts n frames at l.
 func (f *fileFrames) add(l *profile.Location, n int64) {
 	f.all += n
-	if len(l.Line) == 0 {
-		return
+	if len(l.Line) > 0 {
+		f.named += n
 	}
-	f.named += n
-	if l.Line[0].Line > 0 && l.Line[0].Function.Filename != "" {
+	if len(l.Line) > 0 && l.Line[0].Line > 0 && l.Line[0].Function.Filename != "" {
 		f.line += n
+	} else {
+		f.bare[l.Address] += n // a link-time address, see agent's file.mapping
 	}
 }
 
 // frames judges how many frames of p have names and lines.
-func (b *bench) frames(p *profile.Profile) error {
+func (b *bench) frames(ctx context.Context, p *profile.Profile) error {
 	files := b.countFrames(p)
 	var symbols, named, dwarf, lines int64
 	order := make([]*fileFrames, 0, len(files))
@@ -126,8 +131,11 @@ func (b *bench) frames(p *profile.Profile) error {
 		if f.symbols {
 			symbols, named = symbols+f.all, named+f.named
 		}
-		if f.dwarf {
-			dwarf, lines = dwarf+f.all, lines+f.line
+		if f.debug != "" {
+			if err := f.askPeer(ctx); err != nil {
+				return err
+			}
+			dwarf, lines = dwarf+f.line+f.known, lines+f.line
 		}
 	}
 	if symbols == 0 || dwarf == 0 {
@@ -136,11 +144,11 @@ func (b *bench) frames(p *profile.Profile) error {
 	slices.SortFunc(order, func(x, y *fileFrames) int { return int(y.all - x.all) })
 	b.report.Line("whole machine, 10 s: %d files", len(files))
 	for _, f := range order[:min(12, len(order))] {
-		b.report.Line("  %7d frames, %6.2f %% named, %6.2f %% with lines; symbols %-5v DWARF %-5v %s", f.all,
-			100*float64(f.named)/float64(f.all), 100*float64(f.line)/float64(f.all), f.symbols, f.dwarf, f.file)
+		b.report.Line("  %7d frames, %6.2f %% named, %6.2f %% with lines, the peer knows %.2f %% more; symbols %-5v DWARF %-5v %s", f.all,
+			percent(f.named, f.all), percent(f.line, f.all), percent(f.known, f.all), f.symbols, f.debug != "", f.file)
 	}
-	b.report.Demand("machine: frames named, files with symbols", 100*float64(named)/float64(symbols), 99.5, true, "%")
-	b.report.Demand("machine: frames with lines, files with DWARF", 100*float64(lines)/float64(dwarf), 99, true, "%")
+	b.report.Demand("machine: frames named, files with symbols", percent(named, symbols), 99.5, true, "%")
+	b.report.Demand("machine: frames with lines, of those with DWARF", percent(lines, dwarf), 99, true, "%")
 	return nil
 }
 
@@ -156,8 +164,28 @@ func (f *fileFrames) look(buildID string) error {
 	}
 	found := debugfile.New(debugfile.Config{}).Find(o, f.file, []string{"/"})
 	defer found.Close()
-	f.dwarf = found.Debug != nil
+	if found.Debug != nil {
+		f.debug = filepath.Join(found.Debug.Root, found.Debug.Path)
+	}
 	_, err = o.Symbols(objfile.SymTab)
 	f.symbols = err == nil || found.Symbols != nil
 	return nil
 }
+
+// askPeer counts the frames without a line of which the peer knows one: of start-up
+// code and assembly DWARF says nothing.
+func (f *fileFrames) askPeer(ctx context.Context) error {
+	addrs := slices.Sorted(maps.Keys(f.bare))
+	answers, _, err := askLLVM(ctx, f.debug, addrs)
+	if err != nil {
+		return err
+	}
+	for i, a := range answers {
+		if len(a) > 0 && !hasNoLine(a[0]) {
+			f.known += f.bare[addrs[i]]
+		}
+	}
+	return nil
+}
+
+func percent(part, whole int64) float64 { return 100 * float64(part) / float64(max(whole, 1)) }
