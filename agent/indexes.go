@@ -16,15 +16,17 @@ import (
 	"github.com/lowflame/lowflame/objfile"
 	"github.com/lowflame/lowflame/symbolize/builder"
 	"github.com/lowflame/lowflame/symbolize/debugfile"
+	"github.com/lowflame/lowflame/symbolize/debuginfod"
 	"github.com/lowflame/lowflame/symbolize/index"
 )
 
 // Indexes has the symbol indexes of files, and makes those that are missing. Safe for
 // concurrent use.
 type Indexes struct {
-	dir    *index.Dir
-	finder *debugfile.Finder
-	temp   string
+	dir     *index.Dir
+	finder  *debugfile.Finder
+	servers *debuginfod.Client // nil if nobody is to be asked
+	temp    string
 }
 
 // IndexConfig says where indexes are kept.
@@ -32,6 +34,9 @@ type IndexConfig struct {
 	Dir       string // "" means DefaultIndexDir
 	MaxBytes  int64
 	DebugDirs []string // tried before /usr/lib/debug
+	// Debuginfod are the URLs of servers that are asked for what is not on this
+	// machine. What they send is kept beside Dir.
+	Debuginfod []string
 }
 
 // DefaultIndexDir returns where indexes are kept unless it is said otherwise:
@@ -60,11 +65,26 @@ func OpenIndexes(c IndexConfig) (*Indexes, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Indexes{dir: dir, finder: debugfile.New(debugfile.Config{Extra: c.DebugDirs}), temp: c.Dir}, nil
+	x := &Indexes{dir: dir, temp: c.Dir}
+	find := debugfile.Config{Extra: c.DebugDirs}
+	if len(c.Debuginfod) > 0 {
+		x.servers, err = debuginfod.New(debuginfod.Config{URLs: c.Debuginfod, Dir: filepath.Clean(c.Dir) + "-debuginfod"})
+		if err != nil {
+			return nil, errors.Join(err, dir.Close())
+		}
+		find.Cache = x.servers
+	}
+	x.finder = debugfile.New(find)
+	return x, nil
 }
 
 // Close closes the directory.
-func (x *Indexes) Close() error { return x.dir.Close() }
+func (x *Indexes) Close() error {
+	if x.servers != nil {
+		x.servers.Close()
+	}
+	return x.dir.Close()
+}
 
 // ErrNoDWARF says that a file has no debugging information, so that an index would know
 // no more than its symbols.
@@ -81,17 +101,21 @@ type Target struct {
 
 // Get returns the index of a file, which it makes if there is none. The caller closes
 // the handle. The error wraps ErrNoDWARF, index.ErrBusy or ctx's, or is a
-// *index.FailedError. It waits for the worker: call it where waiting is fine.
+// *index.FailedError. It waits for the worker, and for servers: call it where waiting
+// is fine.
 func (x *Indexes) Get(ctx context.Context, t Target) (*index.Handle, error) {
 	found := x.finder.Find(t.Object, t.Path, t.Roots)
 	defer func() { _ = found.Close() }()
-	key, err := indexKey(&t, found)
-	if err != nil {
-		return nil, err
-	}
-	h, err := x.dir.Open(key)
+	key, h, err := x.open(&t, found)
 	if t.Cached || !errors.Is(err, index.ErrNotBuilt) {
 		return h, err
+	}
+	if x.fetch(ctx, found.Wanted) {
+		_ = found.Close()
+		found = x.finder.Find(t.Object, t.Path, t.Roots)
+		if key, h, err = x.open(&t, found); !errors.Is(err, index.ErrNotBuilt) {
+			return h, err
+		}
 	}
 	if found.Debug == nil {
 		if len(found.Missing) > 0 {
@@ -105,10 +129,39 @@ func (x *Indexes) Get(ctx context.Context, t Target) (*index.Handle, error) {
 	return x.dir.Open(key)
 }
 
+// open opens the index of a file, if there is one.
+func (x *Indexes) open(t *Target, found *debugfile.Found) (key string, h *index.Handle, err error) {
+	key, err = indexKey(t, found)
+	if err != nil {
+		return "", nil, err
+	}
+	h, err = x.dir.Open(key)
+	return key, h, err
+}
+
+// fetch asks servers for files and reports whether one came.
+func (x *Indexes) fetch(ctx context.Context, wanted []string) bool {
+	if x.servers == nil {
+		return false
+	}
+	came := false
+	for _, id := range wanted {
+		if f, err := x.servers.Fetch(ctx, id); err == nil {
+			came = true
+			_ = f.Close()
+		}
+	}
+	return came
+}
+
 func (x *Indexes) build(ctx context.Context, key string, t *Target, found *debugfile.Found) error {
 	p, err := x.dir.Begin(key)
 	if err != nil {
 		return err
+	}
+	var before, after unix.Stat_t
+	if err := unix.Fstat(int(t.Handle.Fd()), &before); err != nil {
+		return errors.Join(fmt.Errorf("stat %s: %w", t.Path, err), p.Abort(""))
 	}
 	_, err = builder.Run(ctx, builder.Job{Object: t.Handle, Found: found, Out: p.File(), TempDir: x.temp})
 	switch {
@@ -118,8 +171,8 @@ func (x *Indexes) build(ctx context.Context, key string, t *Target, found *debug
 		return errors.Join(err, p.Abort(""))
 	case err != nil:
 		return errors.Join(fmt.Errorf("build index of %s: %w", t.Path, err), p.Abort(err.Error()))
-	case found.Changed():
-		return errors.Join(fmt.Errorf("build index of %s: its debug file changed", t.Path), p.Abort(""))
+	case found.Changed(), unix.Fstat(int(t.Handle.Fd()), &after) != nil, before.Size != after.Size, before.Mtim != after.Mtim:
+		return errors.Join(fmt.Errorf("build index of %s: it was written to meanwhile", t.Path), p.Abort(""))
 	}
 	return p.Commit()
 }

@@ -17,13 +17,14 @@ type indexFlags struct {
 	SymbolCache     string   `placeholder:"DIR" help:"Directory of symbol indexes, by build ID; otherwise /var/cache/lowflame/symbols for root, and lowflame/symbols in the directory of caches for others."`
 	SymbolCacheSize int64    `default:"1024" placeholder:"MIB" help:"Size of that directory in MiB: what was used longest ago is deleted (${default})."`
 	DebugDir        []string `placeholder:"DIR" type:"existingdir" help:"Look for debug files in DIR first, laid out as /usr/lib/debug is. May be given more than once."`
+	Debuginfod      []string `sep:"," placeholder:"URL,…" help:"Ask these debuginfod servers for debug files that are not on this machine; otherwise none is asked."`
 }
 
 func (f *indexFlags) open() (*agent.Indexes, error) {
 	if f.SymbolCacheSize < 1 || f.SymbolCacheSize > 1<<20 {
 		return nil, usageError{fmt.Errorf("--symbol-cache-size %d: give 1 to %d MiB", f.SymbolCacheSize, 1<<20)}
 	}
-	return agent.OpenIndexes(agent.IndexConfig{Dir: f.SymbolCache, MaxBytes: f.SymbolCacheSize << 20, DebugDirs: f.DebugDir})
+	return agent.OpenIndexes(agent.IndexConfig{Dir: f.SymbolCache, MaxBytes: f.SymbolCacheSize << 20, DebugDirs: f.DebugDir, Debuginfod: f.Debuginfod})
 }
 
 // index gives what was recorded lines and inlined calls. That is no reason to lose the
