@@ -21,14 +21,11 @@ func (s *Symbolizer) indexLines(b *Binary, bin *binary, addr stack.LinkAddr) ([]
 	}
 	out := make([]Line, len(in))
 	for i, l := range in {
-		named := Line{Name: "??", SystemName: "??"}
+		out[i] = Line{Name: "??", SystemName: "??"}
 		if l.Name != "" {
-			named = s.symbolLine(bin, l.Name)
+			out[i] = s.byName(named{kind: indexName, name: l.Name}, func() Line { return s.symbolLine(bin, l.Name) })[0]
 		}
-		out[i] = Line{
-			Name: s.intern(named.Name), SystemName: s.intern(named.SystemName), File: s.intern(l.File),
-			Line: int64(l.Line), StartLine: int64(l.StartLine),
-		}
+		out[i].File, out[i].Line, out[i].StartLine = s.intern(l.File), int64(l.Line), int64(l.StartLine)
 	}
 	return out, nil
 }

@@ -3,10 +3,13 @@
 package symbolize
 
 import (
+	"errors"
+	"io/fs"
 	"regexp"
 	"strconv"
 	"strings"
 
+	"github.com/lowflame/lowflame/stack"
 	"github.com/lowflame/lowflame/symbolize/jit"
 )
 
@@ -51,3 +54,33 @@ func jitLine(mode Demangle, sym jit.Symbol) Line {
 	}
 	return l
 }
+
+// JIT returns the function at an address of code that a process made at run time, as
+// its perf map or its dumps have it; nil if it has no name. The slice is shared: do not
+// change it. What was known of a process is known for a while after it has gone.
+func (s *Symbolizer) JIT(p JITProcess, addr stack.Addr) []Line {
+	sym, ok, err := s.jit.Lookup(p, addr)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.count(ok)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.stats.Errors++
+	}
+	if !ok {
+		return nil
+	}
+	key := named{kind: jitName, name: sym.Name, file: sym.File, line: sym.Line}
+	return s.byName(key, func() Line { return jitLine(s.demangle, sym) })
+}
+
+// AddJITDump has a jitdump of a process read too, when path, of one of its executable
+// mappings, is that of one.
+func (s *Symbolizer) AddJITDump(p JITProcess, path string) {
+	if jit.IsDump(path) {
+		s.jit.AddDump(p, path)
+	}
+}
+
+// RefreshJIT reads what is new in the perf map and the dumps of a process now, rather
+// than when it is asked for: call it when the process is about to go.
+func (s *Symbolizer) RefreshJIT(p JITProcess) error { return s.jit.Refresh(p) }

@@ -10,7 +10,6 @@ package symbolize
 import (
 	"cmp"
 	"errors"
-	"io/fs"
 	"strings"
 	"sync"
 	"time"
@@ -118,6 +117,7 @@ type named struct {
 const (
 	kernelName uint8 = iota
 	jitName
+	indexName
 )
 
 const (
@@ -357,36 +357,6 @@ func (s *Symbolizer) KernelErr() error { return s.kernel.Err() }
 
 // ApplyKernel takes note of code that the kernel made or dropped.
 func (s *Symbolizer) ApplyKernel(e KernelEvent) { s.kernel.Apply(e) }
-
-// JIT returns the function at an address of code that a process made at run time, as
-// its perf map or its dumps have it; nil if it has no name. The slice is shared: do not
-// change it. What was known of a process is known for a while after it has gone.
-func (s *Symbolizer) JIT(p JITProcess, addr stack.Addr) []Line {
-	sym, ok, err := s.jit.Lookup(p, addr)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.stats.count(ok)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.stats.Errors++
-	}
-	if !ok {
-		return nil
-	}
-	key := named{kind: jitName, name: sym.Name, file: sym.File, line: sym.Line}
-	return s.byName(key, func() Line { return jitLine(s.demangle, sym) })
-}
-
-// AddJITDump has a jitdump of a process read too, when path, of one of its executable
-// mappings, is that of one.
-func (s *Symbolizer) AddJITDump(p JITProcess, path string) {
-	if jit.IsDump(path) {
-		s.jit.AddDump(p, path)
-	}
-}
-
-// RefreshJIT reads what is new in the perf map and the dumps of a process now, rather than when it
-// is asked for: call it when the process is about to go.
-func (s *Symbolizer) RefreshJIT(p JITProcess) error { return s.jit.Refresh(p) }
 
 func (s *Symbolizer) byName(key named, line func() Line) []Line {
 	if lines, ok := s.named.Get(key); ok {
