@@ -39,7 +39,7 @@ type Builder struct {
 	quality   Quality
 	mappings  map[Mapping]*profile.Mapping
 	byPointer map[*Mapping]*profile.Mapping
-	functions map[profileFunction]*profile.Function
+	functions functions
 	locations map[locationKey]*profile.Location
 	frames    map[*Frame]*profile.Location
 	samples   map[string]*profile.Sample
@@ -52,18 +52,19 @@ func NewBuilder(i Info) *Builder {
 	i.Period = max(i.Period, 1)
 	cpu := profile.ValueType{Type: "cpu", Unit: "nanoseconds"}
 	period := cpu
+	p := &profile.Profile{
+		SampleType:        []*profile.ValueType{{Type: "samples", Unit: "count"}, &cpu},
+		DefaultSampleType: "cpu",
+		PeriodType:        &period,
+		Period:            i.Period.Nanoseconds(),
+		TimeNanos:         i.Start.UnixNano(),
+	}
 	return &Builder{
-		info: i,
-		p: &profile.Profile{
-			SampleType:        []*profile.ValueType{{Type: "samples", Unit: "count"}, &cpu},
-			DefaultSampleType: "cpu",
-			PeriodType:        &period,
-			Period:            i.Period.Nanoseconds(),
-			TimeNanos:         i.Start.UnixNano(),
-		},
+		info:      i,
+		p:         p,
 		mappings:  make(map[Mapping]*profile.Mapping),
 		byPointer: make(map[*Mapping]*profile.Mapping),
-		functions: make(map[profileFunction]*profile.Function),
+		functions: functions{p: p, byKey: make(map[profileFunction]*profile.Function)},
 		locations: make(map[locationKey]*profile.Location),
 		frames:    make(map[*Frame]*profile.Location),
 		samples:   make(map[string]*profile.Sample),

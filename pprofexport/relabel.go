@@ -2,20 +2,18 @@
 
 package pprofexport
 
-import "github.com/google/pprof/profile"
+import (
+	"maps"
+	"slices"
+
+	"github.com/google/pprof/profile"
+)
 
 // Relabel takes note that the lines of frames have changed since they were added.
 func (b *Builder) Relabel(changed []*Frame) {
 	for _, f := range changed {
-		l := b.frames[f]
-		if l == nil {
-			continue
-		}
-		l.Line = l.Line[:0]
-		for i := range f.Lines {
-			if fn := b.function(&f.Lines[i]); fn != nil {
-				l.Line = append(l.Line, profile.Line{Function: fn, Line: max(f.Lines[i].Line, 0)})
-			}
+		if l := b.frames[f]; l != nil {
+			l.Line = b.functions.lines(f.Lines)
 		}
 	}
 	b.dropFunctions()
@@ -30,19 +28,12 @@ func (b *Builder) dropFunctions() {
 			used[line.Function] = true
 		}
 	}
-	for k, f := range b.functions {
-		if !used[f] {
-			delete(b.functions, k)
-		}
+	maps.DeleteFunc(b.functions.byKey, func(_ profileFunction, f *profile.Function) bool { return !used[f] })
+	b.p.Function = slices.DeleteFunc(b.p.Function, func(f *profile.Function) bool { return !used[f] })
+	for i, f := range b.p.Function {
+		f.ID = uint64(i + 1)
 	}
-	kept := b.p.Function[:0]
-	for _, f := range b.p.Function {
-		if used[f] {
-			kept = append(kept, f)
-			f.ID = uint64(len(kept))
-		}
-	}
-	b.p.Function = kept
+	b.functions.last = uint64(len(b.p.Function))
 	// What tells locations apart has the old IDs: none is to be found by them.
 	clear(b.locations)
 }
@@ -59,34 +50,20 @@ func (b *Builder) recount() {
 	}
 }
 
-// Samples returns how many samples there are so far.
-func (b *Builder) Samples() int64 {
-	var n int64
-	for _, s := range b.p.Sample {
-		n = addSat(n, s.Value[0])
-	}
-	return n
-}
-
 // FileSamples returns how many samples have a frame in each mapped file.
 func (b *Builder) FileSamples() map[FileKey]int64 {
 	counts := make(map[FileKey]int64)
 	var seen []FileKey
 	for _, s := range b.p.Sample {
 		seen = seen[:0]
-	frames:
 		for _, l := range s.Location {
 			if l.Mapping == nil {
 				continue
 			}
-			k := FileKey{l.Mapping.File, l.Mapping.BuildID}
-			for _, other := range seen {
-				if k == other {
-					continue frames
-				}
+			if k := (FileKey{l.Mapping.File, l.Mapping.BuildID}); !slices.Contains(seen, k) {
+				seen = append(seen, k)
+				counts[k] = addSat(counts[k], s.Value[0])
 			}
-			seen = append(seen, k)
-			counts[k] = addSat(counts[k], s.Value[0])
 		}
 	}
 	return counts

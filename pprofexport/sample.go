@@ -52,8 +52,8 @@ func AnonMapping(begin, end uint64) *Mapping {
 
 // Frame is one address of a stack and what it means. Builder keeps frames it
 // was given by pointer: but for its lines, of which Builder.Relabel is told, a frame
-// must not change once added, and a caller that
-// passes the same frame again spares the builder the work.
+// must not change once added, and a caller that passes the same frame again spares the
+// builder the work.
 type Frame struct {
 	// Addr is the address the frame was looked up with (stack.Trace.Lookup),
 	// as the process sees it. For a return address that is the byte before it:

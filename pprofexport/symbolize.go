@@ -25,9 +25,9 @@ func Symbolize(p *profile.Profile, force bool, open func(m Mapping, all int) (l 
 			byMapping[l.Mapping] = append(byMapping[l.Mapping], l)
 		}
 	}
-	r := relabeler{p: p, functions: make(map[profileFunction]*profile.Function)}
+	names := functions{p: p, byKey: make(map[profileFunction]*profile.Function)}
 	for _, f := range p.Function {
-		r.last = max(r.last, f.ID)
+		names.last = max(names.last, f.ID)
 	}
 	for _, m := range p.Mapping {
 		all := byMapping[m]
@@ -37,7 +37,11 @@ func Symbolize(p *profile.Profile, force bool, open func(m Mapping, all int) (l 
 		lookup, done := open(Mapping{Begin: m.Start, End: m.Limit, Off: m.Offset, File: m.File, BuildID: m.BuildID}, len(all))
 		named := 0
 		for _, l := range all {
-			if lookup != nil && r.set(l, lookup(stack.FileOff(l.Address-m.Start+m.Offset))) {
+			if lookup == nil {
+				break
+			}
+			if lines := names.lines(lookup(stack.FileOff(l.Address - m.Start + m.Offset))); len(lines) > 0 {
+				l.Line = lines
 				named++
 			}
 		}
@@ -55,40 +59,4 @@ func Symbolize(p *profile.Profile, force bool, open func(m Mapping, all int) (l 
 
 func lacks(l *profile.Location) bool {
 	return len(l.Line) == 0 || l.Line[0].Function == nil || l.Line[0].Function.Filename == ""
-}
-
-// relabeler gives locations other lines.
-type relabeler struct {
-	p         *profile.Profile
-	functions map[profileFunction]*profile.Function
-	last      uint64 // ID of a function
-}
-
-// set gives l the lines, unless there are none.
-func (r *relabeler) set(l *profile.Location, lines []symbolize.Line) bool {
-	var out []profile.Line
-	for i := range lines {
-		if f := r.function(&lines[i]); f != nil {
-			out = append(out, profile.Line{Function: f, Line: max(lines[i].Line, 0)})
-		}
-	}
-	if len(out) > 0 {
-		l.Line = out
-	}
-	return len(out) > 0
-}
-
-func (r *relabeler) function(l *symbolize.Line) *profile.Function {
-	k, ok := functionKey(l)
-	if !ok {
-		return nil
-	}
-	f := r.functions[k]
-	if f == nil {
-		r.last++
-		f = k.function(r.last)
-		r.functions[k] = f
-		r.p.Function = append(r.p.Function, f)
-	}
-	return f
 }

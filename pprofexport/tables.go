@@ -43,17 +43,11 @@ func (b *Builder) location(f *Frame) *profile.Location {
 }
 
 func (b *Builder) newLocation(m *profile.Mapping, addr uint64, lines []symbolize.Line) *profile.Location {
-	var out []profile.Line
+	out := b.functions.lines(lines)
 	var key []byte
-	for i := range lines {
-		fn := b.function(&lines[i])
-		if fn == nil {
-			continue
-		}
-		line := max(lines[i].Line, 0)
-		out = append(out, profile.Line{Function: fn, Line: line})
-		key = binary.AppendUvarint(key, fn.ID)
-		key = binary.AppendVarint(key, line)
+	for _, l := range out {
+		key = binary.AppendUvarint(key, l.Function.ID)
+		key = binary.AppendVarint(key, l.Line)
 	}
 	k := locationKey{mapping: m, addr: addr, lines: string(key)}
 	l := b.locations[k]
@@ -65,17 +59,36 @@ func (b *Builder) newLocation(m *profile.Mapping, addr uint64, lines []symbolize
 	return l
 }
 
+// functions holds the functions of a profile.
+type functions struct {
+	p     *profile.Profile
+	byKey map[profileFunction]*profile.Function
+	last  uint64 // ID given
+}
+
+// lines returns the lines that have a name.
+func (t *functions) lines(in []symbolize.Line) []profile.Line {
+	var out []profile.Line
+	for i := range in {
+		if f := t.function(&in[i]); f != nil {
+			out = append(out, profile.Line{Function: f, Line: max(in[i].Line, 0)})
+		}
+	}
+	return out
+}
+
 // function returns the function of l, nil if l has no name.
-func (b *Builder) function(l *symbolize.Line) *profile.Function {
+func (t *functions) function(l *symbolize.Line) *profile.Function {
 	k, ok := functionKey(l)
 	if !ok {
 		return nil
 	}
-	f := b.functions[k]
+	f := t.byKey[k]
 	if f == nil {
-		f = k.function(uint64(len(b.p.Function) + 1))
-		b.functions[k] = f
-		b.p.Function = append(b.p.Function, f)
+		t.last++
+		f = &profile.Function{ID: t.last, Name: k.name, SystemName: k.systemName, Filename: k.file, StartLine: k.startLine}
+		t.byKey[k] = f
+		t.p.Function = append(t.p.Function, f)
 	}
 	return f
 }
@@ -90,10 +103,6 @@ func functionKey(l *symbolize.Line) (profileFunction, bool) {
 		k.systemName = k.name
 	}
 	return k, k.name != ""
-}
-
-func (k *profileFunction) function(id uint64) *profile.Function {
-	return &profile.Function{ID: id, Name: k.name, SystemName: k.systemName, Filename: k.file, StartLine: k.startLine}
 }
 
 // mapping returns the profile's mapping for m, nil for nil.
