@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -104,18 +105,19 @@ type Target struct {
 // *index.FailedError. It waits for the worker, and for servers: call it where waiting
 // is fine.
 func (x *Indexes) Get(ctx context.Context, t Target) (*index.Handle, error) {
-	found := x.finder.Find(t.Object, t.Path, t.Roots)
-	defer func() { _ = found.Close() }()
-	key, h, err := x.open(&t, found)
+	key, own, err := indexKeys(&t)
+	if err != nil {
+		return nil, err
+	}
+	h, err := x.dir.Open(key)
 	if t.Cached || !errors.Is(err, index.ErrNotBuilt) {
 		return h, err
 	}
+	found := x.finder.Find(t.Object, t.Path, t.Roots)
+	defer func() { _ = found.Close() }()
 	if x.fetch(ctx, found.Wanted) {
 		_ = found.Close()
 		found = x.finder.Find(t.Object, t.Path, t.Roots)
-		if key, h, err = x.open(&t, found); !errors.Is(err, index.ErrNotBuilt) {
-			return h, err
-		}
 	}
 	if found.Debug == nil {
 		if len(found.Missing) > 0 {
@@ -123,20 +125,22 @@ func (x *Indexes) Get(ctx context.Context, t Target) (*index.Handle, error) {
 		}
 		return nil, ErrNoDWARF
 	}
+	if key != own && foreign(found) {
+		key = own
+		if h, err = x.dir.Open(key); !errors.Is(err, index.ErrNotBuilt) {
+			return h, err
+		}
+	}
 	if err := x.build(ctx, key, &t, found); err != nil {
 		return nil, err
 	}
 	return x.dir.Open(key)
 }
 
-// open opens the index of a file, if there is one.
-func (x *Indexes) open(t *Target, found *debugfile.Found) (key string, h *index.Handle, err error) {
-	key, err = indexKey(t, found)
-	if err != nil {
-		return "", nil, err
-	}
-	h, err = x.dir.Open(key)
-	return key, h, err
+// foreign reports whether others than root of this host may have written what was found.
+func foreign(found *debugfile.Found) bool {
+	return slices.ContainsFunc([]*debugfile.File{found.Symbols, found.Debug, found.Alt, found.Package},
+		func(f *debugfile.File) bool { return f != nil && f.Foreign })
 }
 
 // fetch asks servers for files and reports whether one came.
@@ -177,23 +181,20 @@ func (x *Indexes) build(ctx context.Context, key string, t *Target, found *debug
 	return p.Commit()
 }
 
-// indexKey returns what an index is kept under: the build ID, where only root can have
-// written the files. Anyone can claim any build ID: others' files have indexes of
-// their own.
-func indexKey(t *Target, found *debugfile.Found) (string, error) {
+// indexKeys returns what the index of a file is kept under, and what one is that is
+// made of files that others may have written. The first is the build ID where only
+// root can have written the file itself. Anyone can claim any build ID: others' files
+// have indexes of their own, and both are the same.
+func indexKeys(t *Target) (key, own string, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(t.Handle.Fd()), &st); err != nil {
-		return "", fmt.Errorf("stat %s: %w", t.Path, err)
+		return "", "", fmt.Errorf("stat %s: %w", t.Path, err)
 	}
-	foreign := false
-	for _, f := range []*debugfile.File{found.Symbols, found.Debug, found.Alt, found.Package} {
-		foreign = foreign || f != nil && f.Foreign
-	}
+	h := sha256.Sum256(fmt.Appendf(nil, "%s %d %d %d %d %d", t.Object.BuildID, st.Dev, st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano()))
+	own = hex.EncodeToString(h[:20])
 	hosts := len(t.Roots) == 1 && t.Roots[0] == "/"
-	if t.Object.BuildID.Kind == objfile.BuildIDGNU && st.Uid == 0 && st.Mode&0o022 == 0 && hosts && !foreign {
-		return t.Object.BuildID.ID, nil
+	if t.Object.BuildID.Kind == objfile.BuildIDGNU && st.Uid == 0 && st.Mode&0o022 == 0 && hosts {
+		return t.Object.BuildID.ID, own, nil
 	}
-	h := sha256.Sum256(fmt.Appendf(nil, "%s %d %d %d %d %d %v", t.Object.BuildID, st.Dev, st.Ino, st.Size,
-		st.Mtim.Nano(), st.Ctim.Nano(), found.Debug != nil))
-	return hex.EncodeToString(h[:20]), nil
+	return own, own, nil
 }

@@ -47,7 +47,6 @@ func (r *Recording) Symbolize(ctx context.Context, x *Indexes, progress func(Ind
 	var result IndexResult
 	var changed []*pprofexport.Frame
 	files := r.session.files.withoutLines(r.builder.FileSamples())
-	all := r.builder.Samples()
 	for i, p := range files {
 		if ctx.Err() != nil {
 			result.Skipped = len(files) - i
@@ -55,7 +54,7 @@ func (r *Recording) Symbolize(ctx context.Context, x *Indexes, progress func(Ind
 		}
 		progress(IndexProgress{Done: i, All: len(files), Path: p.file.path})
 		h, err := x.Get(ctx, Target{Object: p.file.object, Handle: p.file.handle, Path: p.file.path, Roots: p.file.roots,
-			Cached: float64(p.samples) < minIndexShare*float64(all)})
+			Cached: float64(p.samples) < minIndexShare*float64(r.samples)})
 		var failed *index.FailedError
 		switch {
 		case err == nil:
