@@ -200,9 +200,10 @@ func buildLowflame(t *testing.T) string {
 	return lowflame
 }
 
+// source returns the path of a program that the tests of the DWARF reader use too.
 func source(t *testing.T, name string) string {
 	t.Helper()
-	path, err := filepath.Abs(filepath.Join("testdata", name))
+	path, err := filepath.Abs(filepath.Join("../../symbolize/dwarf/testdata", name))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -80,7 +80,8 @@ func TestMapMemory(t *testing.T) {
 			}
 			t.Logf("the formula says %d bytes, the kernel %d", want, got)
 			if !accountsMemory(t) {
-				return // before Linux 6.4 keys and values only, of one CPU
+				t.Log("not compared: before Linux 6.4 the kernel counts keys and values only, of one CPU")
+				return
 			}
 			if d := max(want-got, got-want); got < 1<<20 || d > got/10 {
 				t.Errorf("the formula says %d bytes, the kernel %d", want, got)
